@@ -1,0 +1,186 @@
+package policy
+
+import (
+	"strconv"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+)
+
+// Set is all policies in force at one revision, compiled. It never changes, and
+// may be used by any number of goroutines at once.
+type Set struct {
+	revision   uint64
+	index      index
+	statements map[types.PolicyID]*statement
+	cache      *cache
+}
+
+// statement is one compiled Cedar statement of a policy.
+type statement struct {
+	id       types.PolicyID // unique in the Set
+	policyID string
+	cedar    *cedar.Policy
+	actions  actionMask // those its scope lets through
+	reads    reads
+}
+
+func (s *statement) forbids() bool { return s.cedar.Effect() == cedar.Forbid }
+
+// reads is what statements look at beyond the identity of principal, action and
+// resource.
+type reads struct {
+	context    bool
+	attributes bool // of principal or resource, tags included
+}
+
+func (r reads) or(other reads) reads {
+	return reads{r.context || other.context, r.attributes || other.attributes}
+}
+
+// index finds the statements whose scope can match: by the entity that their
+// resource scope names, then by the one that their principal scope names. The
+// zero UID stands for a scope that names none, a UID without id for a type. It
+// only narrows: each statement found is still evaluated whole.
+type index map[types.EntityUID]map[types.EntityUID][]*statement
+
+func (x index) add(s *statement) {
+	policy := tree(s.cedar)
+	resource, principal := resourceTerm(scopeOf(policy.Resource)), principalTerm(scopeOf(policy.Principal))
+	if x[resource] == nil {
+		x[resource] = map[types.EntityUID][]*statement{}
+	}
+	x[resource][principal] = append(x[resource][principal], s)
+}
+
+func principalTerm(s scope) types.EntityUID {
+	switch {
+	case !s.eq.IsZero():
+		return s.eq
+	case !s.in.IsZero():
+		return s.in
+	default:
+		return types.EntityUID{Type: s.is}
+	}
+}
+
+// resourceTerm leaves statements about the installation or a type of resource
+// unscoped: they are few.
+func resourceTerm(s scope) types.EntityUID {
+	for _, uid := range s.named() {
+		if uid.Type != typeSystem {
+			return uid
+		}
+	}
+	return types.EntityUID{}
+}
+
+// NewSet compiles the policies in force; revision names their state and is
+// carried by every decision. It fails with *InvalidPolicy on the first policy
+// that does not parse, leaves the namespace that owns it, or shares its name
+// with another. It does not repeat Validate's check against the schema: what
+// was stored under an older schema goes on being enforced.
+func NewSet(revision uint64, policies []Policy) (*Set, error) {
+	s := &Set{
+		revision:   revision,
+		index:      index{},
+		statements: map[types.PolicyID]*statement{},
+		cache:      newCache(),
+	}
+	seen := map[string]bool{}
+	for _, p := range policies {
+		if seen[p.ID()] {
+			return nil, &InvalidPolicy{Name: p.ID(), Problem: "two policies have this name", Advice: "rename one of them"}
+		}
+		seen[p.ID()] = true
+		if invalid := s.add(p); invalid != nil {
+			return nil, invalid
+		}
+	}
+	return s, nil
+}
+
+// Revision returns the revision the Set was made with.
+func (s *Set) Revision() uint64 { return s.revision }
+
+func (s *Set) add(p Policy) *InvalidPolicy {
+	doc, invalid := parse(p)
+	if invalid != nil {
+		return invalid
+	}
+	for i, each := range doc.statements {
+		if invalid := doc.checkConfinement(each); invalid != nil {
+			return invalid
+		}
+		compiled := &statement{
+			id:       types.PolicyID(p.ID() + "#" + strconv.Itoa(i)),
+			policyID: p.ID(),
+			cedar:    each,
+			actions:  maskOf(scopeOf(tree(each).Action)),
+			reads:    readsOf(tree(each)),
+		}
+		s.statements[compiled.id] = compiled
+		s.index.add(compiled)
+	}
+	return nil
+}
+
+// maskOf returns the actions that an action scope lets through.
+func maskOf(s scope) actionMask {
+	if len(s.named()) == 0 && !s.inSet {
+		return ^actionMask(0)
+	}
+	var mask actionMask
+	for _, uid := range s.named() {
+		mask |= theModel().members[uid]
+	}
+	return mask
+}
+
+// readsOf finds out what the statement's conditions look at.
+func readsOf(policy *ast.Policy) reads {
+	var found reads
+	for _, condition := range policy.Conditions {
+		ast.Inspect(ast.NewNode(condition.Body), func(node ast.IsNode) bool {
+			if variable, ok := node.(ast.NodeTypeVariable); ok && variable.Name == "context" {
+				found.context = true
+			}
+			found.attributes = found.attributes || readFrom(node) != nil
+			return true
+		})
+	}
+	return found
+}
+
+// candidates are the statements that can apply to one request.
+type candidates struct {
+	statements []*statement
+	reads      reads
+}
+
+// candidates returns the statements whose scope can match the request. The
+// action must be known.
+func (s *Set) candidates(q *query) candidates {
+	var found candidates
+	principals := q.principalTerms()
+	for _, resource := range q.resourceTerms() {
+		byPrincipal := s.index[resource]
+		if len(byPrincipal) == 0 {
+			continue
+		}
+		for _, principal := range principals {
+			found.add(byPrincipal[principal], q.action.mask)
+		}
+	}
+	return found
+}
+
+func (c *candidates) add(statements []*statement, action actionMask) {
+	for _, s := range statements {
+		if s.actions&action != 0 {
+			c.statements = append(c.statements, s)
+			c.reads = c.reads.or(s.reads)
+		}
+	}
+}
