@@ -27,6 +27,9 @@ var (
 	// ErrNoSpace says that the disk is full, or nearly. It is an ErrUnavailable;
 	// reads go on, and writes come back by themselves once there is space.
 	ErrNoSpace = fmt.Errorf("%w: no space left on the storage device", ErrUnavailable)
+	// ErrCorrupt says that what is stored is damaged, as a checksum or an impossible
+	// structure shows. Nothing was changed.
+	ErrCorrupt = errors.New("store: stored data is damaged")
 	// ErrLocked says that another process uses the same storage.
 	ErrLocked = errors.New("store: in use by another server")
 	// ErrFormat says that the storage was written in a format which this program

@@ -6,16 +6,17 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of every driver. They leave room below the defaults of etcd (128
-// operations and 1.5 MiB in one transaction).
+// Limits of every driver. A transaction and its bookkeeping stay below 1 MiB,
+// above which badger no longer keeps a value in its tree, and so below etcd's
+// defaults of 1.5 MiB and 128 operations as well.
 const (
-	MaxKeyBytes        = 512                     // length of a key
-	MaxValueBytes      = 1 << 20                 // length of a value
-	MaxTxnChanges      = 128                     // puts and deletes together, and expectations, in a transaction
-	MaxTxnBytes        = 1<<20 + 256<<10         // keys and values of a transaction together
-	DefaultPageRecords = 1000                    // records in a page when no limit is given
-	MaxPageRecords     = 10 * DefaultPageRecords // records in a page at most
-	MaxPageBytes       = 4 << 20                 // a page ends with the record that reaches this size
+	MaxKeyBytes        = 512       // length of a key
+	MaxValueBytes      = 960 << 10 // length of a value
+	MaxTxnChanges      = 128       // puts and deletes together, and expectations, in a transaction
+	MaxTxnBytes        = 992 << 10 // keys and values of a transaction together
+	DefaultPageRecords = 1000      // records in a page when no limit is given
+	MaxPageRecords     = 10_000    // records in a page at most
+	MaxPageBytes       = 4 << 20   // a page ends with the record that reaches this size
 )
 
 // CheckKey returns an InvalidError unless key is valid UTF-8 of 1 to MaxKeyBytes
