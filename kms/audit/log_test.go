@@ -1,0 +1,243 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 123456000, time.UTC)
+
+func openLog(t testing.TB, dir string, o Options) *Log {
+	t.Helper()
+	l, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil && !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+// operation is a line as the hot path writes it.
+func operation(id string) *Entry {
+	return &Entry{
+		Time: noon, RequestID: id,
+		Principal: "internal/spiffe://example.org/billing", Method: "mtls", Source: "192.0.2.7:40112",
+		Action: "encrypt", Namespace: "billing", Key: "cards", KeyID: 0x0123456789abcdef, Version: 3,
+		Decision: Allow, Policies: []string{"billing/app"}, PolicyRevision: 42, Outcome: "OK",
+		EncryptionContext: map[string]string{"table": "cards", "row": "1201"}, Latency: 17 * time.Microsecond,
+	}
+}
+
+func mutation(id string) *Entry {
+	return &Entry{Time: noon, RequestID: id, Phase: PhaseIntent, Principal: "ops", Action: "rotate", Namespace: "billing", Key: "cards", Decision: Allow}
+}
+
+func mustAppend(t testing.TB, l *Log, e *Entry, d Durability) uint64 {
+	t.Helper()
+	sequence, err := l.Append(e, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sequence
+}
+
+func entries(t testing.TB, l *Log, f Filter) []Entry {
+	t.Helper()
+	var found []Entry
+	if err := l.Scan(t.Context(), f, func(e Entry) error { found = append(found, e); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestAppendWritesBeforeItReturns(t *testing.T) {
+	for _, o := range []Options{{}, {Durability: ModeFsync}} {
+		for _, d := range []Durability{Hot, Sync} {
+			t.Run(fmt.Sprint(o.Durability, d), func(t *testing.T) {
+				dir := t.TempDir()
+				l := openLog(t, dir, o)
+				for i := range uint64(3) {
+					e := operation(fmt.Sprint("r", i))
+					if got := mustAppend(t, l, e, d); got != i || e.Sequence != i {
+						t.Fatalf("sequence %d, entry says %d, want %d", got, e.Sequence, i)
+					}
+					file, err := os.ReadFile(filepath.Join(dir, "0000000000000000.jsonl"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if line := append(e.AppendJSON(nil), '\n'); !bytes.HasSuffix(file, line) {
+						t.Fatalf("file ends with %q, want %q", file, line)
+					}
+					if s := l.Stats(); (d == Sync || o.Durability == ModeFsync) && s.Synced != i+1 {
+						t.Fatalf("returned with %d lines on disk, want %d", s.Synced, i+1)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestIntervalSyncsByItself(t *testing.T) {
+	l := openLog(t, t.TempDir(), Options{Interval: 5 * time.Millisecond})
+	for range 3 {
+		mustAppend(t, l, operation("r"), Hot)
+		waitUntil(t, func() bool { return l.Stats().Synced == l.Next() })
+	}
+	if l.Stats().SyncLatency <= 0 {
+		t.Error("no latency of an fdatasync was recorded")
+	}
+}
+
+func waitUntil(t testing.TB, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("did not happen within 20 s")
+		}
+	}
+}
+
+func TestConcurrentAppend(t *testing.T) {
+	const writers, each = 32, 200
+	l := openLog(t, t.TempDir(), Options{SegmentBytes: 100 << 10})
+	sequences := make([][]uint64, writers)
+	var group sync.WaitGroup
+	for w := range writers {
+		group.Go(func() {
+			for i := range each {
+				e, d := operation(fmt.Sprintf("%d-%d", w, i)), Hot
+				if i%20 == 0 {
+					e, d = mutation(e.RequestID), Sync
+				}
+				sequence, err := l.Append(e, d)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				sequences[w] = append(sequences[w], sequence)
+			}
+		})
+	}
+	group.Wait()
+	found := entries(t, l, Filter{})
+	if len(found) != writers*each || l.Next() != writers*each {
+		t.Fatalf("%d lines, next is %d, want %d", len(found), l.Next(), writers*each)
+	}
+	for w := range writers {
+		for i, sequence := range sequences[w] {
+			if got, want := found[sequence].RequestID, fmt.Sprintf("%d-%d", w, i); got != want {
+				t.Fatalf("line %d is of request %s, want %s", sequence, got, want)
+			}
+		}
+	}
+	if l.Stats().Segments < 2 {
+		t.Error("segments did not roll")
+	}
+}
+
+func TestReopenContinues(t *testing.T) {
+	dir := t.TempDir()
+	for round := range uint64(4) {
+		l := openLog(t, dir, Options{SegmentBytes: 1000})
+		if l.Next() != round*5 || l.Recovered() != (Recovered{}) {
+			t.Fatalf("next %d, recovered %+v", l.Next(), l.Recovered())
+		}
+		for range 5 {
+			mustAppend(t, l, operation("r"), Hot)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := openLog(t, dir, Options{})
+	if found := entries(t, l, Filter{}); len(found) != 20 || found[19].Sequence != 19 {
+		t.Fatalf("%d lines", len(found))
+	}
+}
+
+func TestOneLogPerDirectory(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir, Options{})
+	if _, err := Open(dir, Options{}); !errors.Is(err, ErrLocked) {
+		t.Fatalf("second Open: %v, want ErrLocked", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openLog(t, dir, Options{})
+}
+
+func TestClosed(t *testing.T) {
+	l := openLog(t, t.TempDir(), Options{})
+	mustAppend(t, l, operation("r"), Hot)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s := l.Stats(); s.Synced != 1 {
+		t.Errorf("closed with %d lines on disk, want 1", s.Synced)
+	}
+	if _, err := l.Append(operation("r"), Hot); !errors.Is(err, ErrClosed) {
+		t.Errorf("Append: %v, want ErrClosed", err)
+	}
+	if err := l.Close(); !errors.Is(err, ErrClosed) {
+		t.Errorf("second Close: %v, want ErrClosed", err)
+	}
+}
+
+func TestFilesAreForTheOwnerOnly(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "audit")
+	l := openLog(t, dir, Options{})
+	mustAppend(t, l, operation("r"), Hot)
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%d files (%v), want segment, lock and reserve", len(files), err)
+	}
+	for _, file := range files {
+		info, err := file.Info()
+		if err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: mode %v, want 0600 (%v)", file.Name(), info.Mode(), err)
+		}
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("directory: mode %v, want 0700 (%v)", info.Mode(), err)
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	l := openLog(t, t.TempDir(), Options{})
+	e := operation("r")
+	e.Details = map[string]string{"large": string(bytes.Repeat([]byte("x"), MaxLineBytes))}
+	if _, err := l.Append(e, Hot); !errors.Is(err, ErrTooLarge) {
+		t.Fatalf("Append: %v, want ErrTooLarge", err)
+	}
+	e.Details["large"] = e.Details["large"][:MaxLineBytes-1000]
+	mustAppend(t, l, e, Hot)
+	mustAppend(t, l, operation("next"), Hot)
+	if found := entries(t, l, Filter{From: 1}); len(found) != 1 || found[0].RequestID != "next" {
+		t.Fatalf("found %d lines behind the large one", len(found))
+	}
+}
+
+func TestBadOptions(t *testing.T) {
+	if _, err := Open(t.TempDir(), Options{Durability: "later"}); err == nil {
+		t.Error("an unknown durability was accepted")
+	}
+}
+
+func TestAppendAllocations(t *testing.T) {
+	l := openLog(t, t.TempDir(), Options{})
+	e := operation("r")
+	if allocations := testing.AllocsPerRun(1000, func() { mustAppend(t, l, e, Hot) }); allocations > 1 && !raceEnabled {
+		t.Errorf("%v allocations per Append, want at most 1", allocations)
+	}
+}

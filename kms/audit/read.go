@@ -1,0 +1,151 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+var (
+	errHalfLine = errors.New("line does not end")
+	errLongLine = fmt.Errorf("line is longer than %d bytes", MaxLineBytes)
+)
+
+// readLine returns the next line without its newline, valid until the next
+// call. The end between lines is io.EOF, within one errHalfLine.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	if err == bufio.ErrBufferFull {
+		line, err = readLong(r, bytes.Clone(line))
+	}
+	switch {
+	case err == io.EOF && len(line) > 0:
+		return nil, errHalfLine
+	case err != nil:
+		return nil, err
+	}
+	return line[:len(line)-1], nil
+}
+
+// readLong goes on with a line that is longer than the reader's buffer.
+func readLong(r *bufio.Reader, line []byte) ([]byte, error) {
+	for {
+		more, err := r.ReadSlice('\n')
+		if line = append(line, more...); len(line) > MaxLineBytes+1 {
+			return nil, errLongLine
+		}
+		if err != bufio.ErrBufferFull {
+			return line, err
+		}
+	}
+}
+
+// lineReader reads the lines of a segment and checks that each is sound and in
+// its place.
+type lineReader struct {
+	file   *os.File
+	first  uint64 // sequence of the segment's first line
+	next   uint64 // sequence that the next line must have
+	offset int64  // where the next line starts
+	r      *bufio.Reader
+}
+
+// newLineReader reads from offset, where the line next starts, and not beyond
+// the size of s.
+func newLineReader(file *os.File, s segment, offset int64, next uint64) *lineReader {
+	window := io.NewSectionReader(file, offset, s.size-offset)
+	return &lineReader{file: file, first: s.first, next: next, offset: offset, r: bufio.NewReaderSize(window, 64<<10)}
+}
+
+// read returns the next entry; io.EOF is the end.
+func (r *lineReader) read() (Entry, error) {
+	line, err := readLine(r.r)
+	switch err {
+	case nil:
+	case errHalfLine, errLongLine:
+		return Entry{}, r.corrupt(err.Error())
+	default:
+		return Entry{}, err
+	}
+	e, err := ParseEntry(line)
+	if err != nil {
+		return Entry{}, r.corrupt(err.Error())
+	}
+	if e.Sequence != r.next {
+		return Entry{}, r.corrupt(fmt.Sprintf("has sequence %d where %d belongs", e.Sequence, r.next))
+	}
+	r.next++
+	r.offset += int64(len(line)) + 1
+	return e, nil
+}
+
+func (r *lineReader) corrupt(reason string) error {
+	return &CorruptError{File: r.file.Name(), Line: int(r.next-r.first) + 1, Offset: r.offset, Reason: reason}
+}
+
+// walkSegment calls fn for the lines from..to (excluded) of one segment.
+func walkSegment(ctx context.Context, dir string, s segment, from, to uint64, fn func(Entry) error) error {
+	file, err := os.Open(filepath.Join(dir, s.name()))
+	if err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	defer file.Close()
+	r := seek(file, s, from)
+	for r.next < to {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		wanted := r.next >= from
+		e, err := r.read()
+		if err == io.EOF {
+			return r.corrupt("is missing")
+		}
+		if err != nil {
+			return err
+		}
+		if !wanted {
+			continue
+		}
+		if err := fn(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seekBlock is how near seek comes; less would save no time.
+const seekBlock = 64 << 10
+
+// seek returns a reader that is at or shortly before the line from. Numbers
+// rise along the file, so halving finds the place without reading the rest. A
+// line whose head cannot be read ends the search early: the reader will name it.
+func seek(file *os.File, s segment, from uint64) *lineReader {
+	start, next := int64(0), s.first
+	for end := s.size; end-start > seekBlock; {
+		middle := start + (end-start)/2
+		at, sequence, ok := lineAfter(file, middle, s.size)
+		switch {
+		case !ok || at >= end || sequence > from:
+			end = middle
+		default:
+			start, next = at, sequence
+		}
+	}
+	return newLineReader(file, s, start, next)
+}
+
+// lineAfter finds the first line that starts behind offset, within a block.
+func lineAfter(file *os.File, offset, size int64) (at int64, sequence uint64, ok bool) {
+	block := make([]byte, min(seekBlock, size-offset))
+	if _, err := file.ReadAt(block, offset); err != nil {
+		return 0, 0, false
+	}
+	newline := bytes.IndexByte(block, '\n')
+	sequence, ok = sequenceOf(block[newline+1:])
+	return offset + int64(newline) + 1, sequence, ok && newline >= 0
+}

@@ -1,0 +1,127 @@
+package audit
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// flush is one fdatasync on behalf of all who wait for it.
+type flush struct {
+	need uint64 // all lines below must be on disk
+	done sync.WaitGroup
+	err  error // after done
+}
+
+// syncTo returns when all lines below need, which are written, are on disk.
+// Concurrent callers share an fdatasync, led by the first of them.
+func (l *Log) syncTo(need uint64) error {
+	if l.synced.Load() >= need {
+		return nil
+	}
+	f, leads := l.joinFlush(need)
+	if !leads {
+		f.done.Wait()
+		return f.err
+	}
+	f.err = l.leadFlush(f)
+	f.done.Done()
+	return f.err
+}
+
+func (l *Log) joinFlush(need uint64) (f *flush, leads bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if leads = l.flushing == nil; leads {
+		l.flushing = new(flush)
+		l.flushing.done.Add(1)
+	}
+	f = l.flushing
+	f.need = max(f.need, need)
+	return f, leads
+}
+
+func (l *Log) leadFlush(f *flush) error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.mu.Lock()
+	l.flushing = nil
+	l.mu.Unlock()
+	if l.synced.Load() >= f.need { // the one before was late enough
+		return nil
+	}
+	return l.syncWritten()
+}
+
+// syncWritten makes the last segment durable as far as it is written, in the
+// turn to sync. Segments before it are already.
+func (l *Log) syncWritten() error {
+	l.mu.Lock()
+	file, size, next := l.file, l.segments[len(l.segments)-1].size, l.next.Load()
+	l.mu.Unlock()
+	start := time.Now()
+	err := l.redirty(file.Name(), size)
+	if err == nil {
+		err = l.fdatasync(file)
+	}
+	if err != nil {
+		l.unsynced.Store(true)
+		return l.fail(err)
+	}
+	l.syncLatency.Store(int64(time.Since(start)))
+	l.syncedBytes = size
+	l.synced.Store(next)
+	if l.unsynced.Swap(false) {
+		l.settle()
+	}
+	return nil
+}
+
+// redirty rewrites, after a failed fdatasync, what it should have made durable.
+// Linux forgets about pages that it failed to write, so the next fdatasync
+// would succeed without them.
+func (l *Log) redirty(path string, size int64) error {
+	if !l.unsynced.Load() {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_RDWR, 0) // not O_APPEND: that ignores offsets
+	if err != nil {
+		return err
+	}
+	lost := io.NewSectionReader(file, l.syncedBytes, size-l.syncedBytes)
+	_, err = io.Copy(io.NewOffsetWriter(file, l.syncedBytes), lost)
+	return errors.Join(err, file.Close())
+}
+
+// keep is the log's own goroutine. It starts an fdatasync within the interval
+// after a line was written that no caller waits for, and probes a failing disk.
+func (l *Log) keep() {
+	defer close(l.kept)
+	var last time.Time
+	for {
+		var retry <-chan time.Time
+		if l.fault.Load() != nil {
+			retry = time.After(retryEvery)
+		}
+		select {
+		case <-l.stop:
+			return
+		case <-l.failing: // go round to arm retry
+		case <-retry:
+			l.probe()
+		case <-l.dirty:
+			l.pause(l.options.Interval - time.Since(last))
+			last = time.Now()
+			_ = l.syncTo(l.next.Load()) // recorded as a fault
+		}
+	}
+}
+
+func (l *Log) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-l.stop:
+	}
+}
