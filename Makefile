@@ -1,0 +1,91 @@
+# Keywright's house-keeping. `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Every tool, with its version, in one place; each runs from source through the
+# Go module proxy. The plugins of buf stand in proto/buf.gen.yaml.
+BUF          := go run github.com/bufbuild/buf/cmd/buf@v1.75.0
+GOLANGCI     := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+STATICCHECK  := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK  := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# How long each fuzz target runs in `make fuzz`.
+FUZZTIME ?= 20s
+# Where the published test vectors lie; the tests that need them skip where they are not.
+export KEYWRIGHT_VECTORS ?= $(abspath ../shared/vectors)
+# Where `make run` keeps its token and its data.
+DEV_DIR ?= .keywright
+
+.PHONY: help
+help: ## say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: softhsm build ## install SoftHSM2 if it is missing, then serve from .keywright on loopback
+	bin/keywrightd dev --dir $(DEV_DIR)
+
+.PHONY: demo
+demo: softhsm build ## do the main job on real input against a real server and token
+	bash bench/demo.sh
+
+.PHONY: build
+build: ## build bin/keywright (without cgo) and bin/keywrightd
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/keywright ./cmd/keywright
+	CGO_ENABLED=1 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/keywrightd ./cmd/keywrightd
+
+.PHONY: test
+test: softhsm ## run all tests under the race detector (under 10 minutes on 2 cores)
+	go test -race -timeout 10m ./...
+
+.PHONY: check
+check: generated format tidy layers vet lint staticcheck test vulnerabilities ## check everything that CI checks, tests included
+
+.PHONY: fuzz
+fuzz: softhsm ## run every fuzz target for FUZZTIME (20s)
+	@.ci/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: softhsm ## measure against floors in the same run, and print the report
+	go run ./bench
+
+.PHONY: generate
+generate: ## make the Go and OpenAPI files anew from proto
+	cd proto && $(BUF) generate
+
+# The parts of check, each of which can run alone.
+.PHONY: generated format tidy layers vet lint staticcheck vulnerabilities softhsm
+
+generated:
+	@$(BUF) lint proto
+	@.ci/generated $(BUF)
+
+format:
+	@files=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); \
+	[ -z "$$files" ] || { echo "gofmt would change:"; echo "$$files"; exit 1; }
+
+tidy:
+	go mod tidy -diff
+
+layers:
+	@.ci/layers
+
+vet:
+	go vet ./...
+
+lint:
+	$(GOLANGCI) run ./...
+
+staticcheck:
+	$(STATICCHECK) ./...
+
+vulnerabilities:
+	@.ci/vulnerabilities $(GOVULNCHECK)
+
+softhsm:
+	@.ci/softhsm
