@@ -88,6 +88,13 @@ func must[T any](t testing.TB) func(v T, err error) T {
 	}
 }
 
+// slowToGenerate tells which rows differ from a quicker one by the modulus or the
+// scheme alone: a 4096-bit key takes seconds.
+func slowToGenerate(a *Algorithm) bool {
+	_, isRSA := a.keys.(rsaKeys)
+	return isRSA && a.name != "RSA_PSS_2048_SHA256"
+}
+
 // seeded is a reproducible source of bytes.
 func seeded(seed string) *sha3.SHAKE {
 	s := sha3.NewSHAKE128()
