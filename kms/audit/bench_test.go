@@ -30,6 +30,7 @@ func BenchmarkAppend(b *testing.B) {
 				})
 			}
 			group.Wait()
+			b.ReportMetric(float64(l.Stats().Written)/float64(l.Stats().Writes), "lines/write")
 		})
 	}
 }

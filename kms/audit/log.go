@@ -86,6 +86,7 @@ type Recovered struct {
 type Stats struct {
 	Queue       int           // lines waiting to be written
 	Written     uint64        // lines in the log
+	Writes      uint64        // writes since Open, each of one or more lines
 	Synced      uint64        // lines known to be on disk
 	Bytes       int64         // size of all segments
 	Segments    int           // number of segments
@@ -103,6 +104,7 @@ type Log struct {
 	bodies  sync.Pool // *[]byte: encoded entries, without their head
 	batches sync.Pool // *batch
 
+	writes atomic.Uint64
 	next   atomic.Uint64 // sequence of the next line; all lower ones are written
 	synced atomic.Uint64 // all lower ones are on disk
 	fault  atomic.Pointer[fault]
@@ -248,6 +250,7 @@ func (l *Log) Stats() Stats {
 	s := Stats{
 		Synced:      l.synced.Load(),
 		Written:     l.next.Load(),
+		Writes:      l.writes.Load(),
 		SyncLatency: time.Duration(l.syncLatency.Load()),
 	}
 	l.mu.Lock()

@@ -38,7 +38,11 @@ func appendQuoted(dst []byte, s string) []byte {
 
 // plainPrefix returns how many bytes of s can stand in a line as they are.
 func plainPrefix(s string) int {
-	for i := 0; i < len(s); {
+	i := 0
+	for i+8 <= len(s) && plainWord(s[i:i+8]) {
+		i += 8
+	}
+	for i < len(s) {
 		if c := s[i]; 0x20 <= c && c < 0x7f && c != '"' && c != '\\' {
 			i++
 			continue
@@ -50,6 +54,17 @@ func plainPrefix(s string) int {
 		i += size
 	}
 	return len(s)
+}
+
+// plainWord looks at eight bytes at once: in each, the top bit shows whether it
+// is a control, a quote, a backslash or not ASCII.
+func plainWord(s string) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	quote, backslash := x^'"'*ones, x^'\\'*ones
+	special := x | (x + ones) | (x - 0x20*ones) | (quote - ones) | (backslash - ones)
+	return special&tops == 0
 }
 
 func appendEscaped(dst []byte, r rune) []byte {
