@@ -1,0 +1,129 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+// LocalBundle is the name of the trust domain of the CA that init makes.
+const LocalBundle = "local"
+
+var bundleName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+// Problems says what is wrong with the values, without looking at any file: one
+// line each, naming the field, the limit and what to do.
+func (c *Config) Problems() []string {
+	p := &problems{}
+	p.require(c.DataDir != "", "data_dir", "is empty: name the directory of the server's data")
+	c.HSM.check(p)
+	c.Listen.check(p, c.TLS.Plaintext)
+	c.TLS.check(p)
+	c.Limits.check(p)
+	c.Audit.check(p)
+	p.require(c.Store.KeepRevisions >= 1, "store.keep_revisions", "is 0: keep at least 1")
+	p.between("store.min_free_bytes", c.Store.MinFreeBytes, 128<<20, 1<<40)
+	p.between("cache_bytes", c.CacheBytes, 1<<20, 1<<40)
+	c.Log.check(p)
+	return *p
+}
+
+type problems []string
+
+// require notes a problem with a field unless ok.
+func (p *problems) require(ok bool, field, format string, args ...any) {
+	if !ok {
+		*p = append(*p, field+" "+fmt.Sprintf(format, args...))
+	}
+}
+
+func (p *problems) between(field string, n, low, high Bytes) {
+	p.require(n >= low && n <= high, field, "is %d: want %d to %d bytes", n, low, high)
+}
+
+func (p *problems) within(field string, d Duration, low, high time.Duration) {
+	have := time.Duration(d)
+	p.require(have >= low && have <= high, field, "is %v: want %v to %v", have, low, high)
+}
+
+func (h *HSM) check(p *problems) {
+	p.require(h.Module != "", "hsm.module", "is missing: name the PKCS#11 library of your token, such as /usr/lib/softhsm/libsofthsm2.so")
+	p.require(h.TokenLabel != "" || h.TokenSerial != "", "hsm.token_label", "is missing: name the token by hsm.token_label or hsm.token_serial")
+	sources := 0
+	for _, set := range []bool{h.PIN.File != "", h.PIN.Env != "", h.PIN.FD != NoFD} {
+		if set {
+			sources++
+		}
+	}
+	p.require(sources == 1, "hsm.pin", "has %d sources: set exactly one of file, env and fd", sources)
+	p.require(h.PIN.FD == NoFD || h.PIN.FD == 0 || h.PIN.FD > 2, "hsm.pin.fd", "is %d: want 0 or a descriptor above 2", h.PIN.FD)
+	p.require(h.MaxSessions >= 0 && h.MaxSessions <= 1024, "hsm.max_sessions", "is %d: want 0 to 1024", h.MaxSessions)
+	p.within("hsm.timeout", h.Timeout, 100*time.Millisecond, 5*time.Minute)
+}
+
+func (l *Listen) check(p *problems, plaintext bool) {
+	seen := map[string]string{}
+	for _, at := range []struct{ field, address string }{
+		{"listen.grpc", l.GRPC}, {"listen.rest", l.REST}, {"listen.metrics", l.Metrics},
+	} {
+		host, port, err := net.SplitHostPort(at.address)
+		number, bad := strconv.ParseUint(port, 10, 16)
+		if err != nil || bad != nil {
+			p.require(false, at.field, "is %q: want host:port, such as 127.0.0.1:7700", at.address)
+			continue
+		}
+		// The metrics listener never has TLS: it answers neither keys nor data.
+		p.require(!plaintext || isLoopback(host) || at.address == l.Metrics, at.field, "is %q: with tls.plaintext only loopback addresses are allowed", at.address)
+		p.require(number == 0 || seen[at.address] == "", at.field, "is %q, as is %s: give each a port of its own", at.address, seen[at.address])
+		seen[at.address] = at.field
+	}
+}
+
+func isLoopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}
+
+func (t *TLS) check(p *problems) {
+	p.require((t.CertFile == "") == (t.KeyFile == ""), "tls.cert_file", "and tls.key_file go together: set both, or neither to use what init makes")
+	names := map[string]bool{}
+	for i, bundle := range t.ClientCAs {
+		field := fmt.Sprintf("tls.client_cas[%d]", i)
+		p.require(bundleName.MatchString(bundle.Name), field+".name", "is %q: want 1 to 63 of a-z, 0-9, '.', '_' and '-'", bundle.Name)
+		p.require(bundle.Name != LocalBundle, field+".name", "is %q, which stands for the CA that init makes: choose another", bundle.Name)
+		p.require(!names[bundle.Name], field+".name", "%q stands there twice: each bundle is a trust domain of its own", bundle.Name)
+		p.require(bundle.File != "", field+".file", "is missing: name a PEM file of CA certificates")
+		names[bundle.Name] = true
+	}
+}
+
+func (l *Limits) check(p *problems) {
+	p.between("limits.max_message_bytes", l.MaxMessageBytes, 64<<10, 1<<30)
+	p.require(l.MaxInFlight >= 1 && l.MaxInFlight <= 1_000_000, "limits.max_in_flight", "is %d: want 1 to 1000000", l.MaxInFlight)
+	p.within("limits.drain_timeout", l.DrainTimeout, 100*time.Millisecond, time.Hour)
+}
+
+func (a *Audit) check(p *problems) {
+	p.require(a.Durability == "interval" || a.Durability == "fsync", "audit.durability", "is %q: want interval or fsync", a.Durability)
+	p.within("audit.interval", a.Interval, time.Millisecond, 10*time.Second)
+	p.between("audit.segment_bytes", a.SegmentBytes, 1<<20, 1<<40)
+	p.between("audit.reserve_bytes", a.ReserveBytes, 64<<10, 1<<30)
+}
+
+func (l *Log) check(p *problems) {
+	_, ok := l.SlogLevel()
+	p.require(ok, "log.level", "is %q: want debug, info, warn or error", l.Level)
+	p.require(l.Format == "json" || l.Format == "text", "log.format", "is %q: want json or text", l.Format)
+}
+
+// SlogLevel returns the level; ok is false when there is none of that name.
+func (l *Log) SlogLevel() (level slog.Level, ok bool) {
+	level, ok = map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+	}[l.Level]
+	return level, ok
+}
