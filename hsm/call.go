@@ -1,0 +1,147 @@
+package hsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// call runs fn on a session of the token, and reacts to what goes wrong as the
+// table says. fn runs in another goroutine and may outlast the call: it must own
+// what it reads and return what it makes.
+func call[T any](ctx context.Context, d *Device, op string, fn func(*session) (T, error)) (T, error) {
+	t := trial{device: d, until: time.Now().Add(d.config.Timeout)}
+	for {
+		value, c, err := attempt(ctx, d, fn)
+		if err == nil {
+			d.health.good()
+			return value, nil
+		}
+		e := classify(op, err)
+		d.health.bad(e)
+		if c == nil || !t.again(ctx, c, e) {
+			var none T
+			return none, e
+		}
+	}
+}
+
+// attempt runs fn once, on the connection that it returns. The connection is nil
+// if none could be had, or the pool was exhausted: then no reaction would help.
+func attempt[T any](ctx context.Context, d *Device, fn func(*session) (T, error)) (value T, used *connection, err error) {
+	if ctx.Err() != nil {
+		return value, nil, context.Cause(ctx)
+	}
+	ctx, cancel := bounded(ctx, d.config.Timeout)
+	defer cancel()
+	if err := d.enter(ctx); err != nil {
+		return value, nil, err
+	}
+	c, err := d.connected(ctx)
+	if err != nil {
+		d.pool.release()
+		return value, nil, err
+	}
+	value, err = await(ctx, func() (T, error) {
+		defer d.pool.release()
+		return onSession(ctx, c, fn)
+	})
+	return value, c, abandoned(ctx, err)
+}
+
+// abandoned turns the end of a call's context into its class: silence for the
+// whole timeout is the device's, an earlier end is the caller's own.
+func abandoned(ctx context.Context, err error) error {
+	if errors.Is(err, errStuck) {
+		return fault(ClassDevice, err)
+	}
+	return err
+}
+
+// enter takes a place in the pool.
+func (d *Device) enter(ctx context.Context) error {
+	select {
+	case <-d.closing:
+		return ErrClosed
+	default:
+	}
+	if err := d.pool.acquire(ctx); err != nil {
+		return fault(ClassExhausted, fmt.Errorf("no session became free: %w", err))
+	}
+	select {
+	case <-d.closing:
+		d.pool.release()
+		return ErrClosed
+	default:
+		return nil
+	}
+}
+
+// onSession runs fn on a pooled session. The session is kept unless it failed at
+// the device, or nobody waits for its answer any more.
+func onSession[T any](ctx context.Context, c *connection, fn func(*session) (T, error)) (value T, err error) {
+	err = c.within(func() error {
+		s, err := c.take()
+		if err != nil {
+			return err
+		}
+		value, err = fn(s)
+		if ctx.Err() == nil && (err == nil || classify("", err).Class == ClassCaller) {
+			s.put()
+		} else {
+			s.close()
+		}
+		return err
+	})
+	return value, err
+}
+
+// trial is one call with its retries.
+type trial struct {
+	device *Device
+	until  time.Time // for what is waited for
+	tried  [classes]bool
+}
+
+// again reacts to an error and tells whether to try once more.
+func (t *trial) again(ctx context.Context, c *connection, e *Error) bool {
+	react := reactions[e.Class]
+	if react == nil || ctx.Err() != nil {
+		return false
+	}
+	if e.Class != ClassExhausted && t.tried[e.Class] {
+		return false
+	}
+	t.tried[e.Class] = true
+	return react(ctx, t, c, e)
+}
+
+// reactions holds the one reaction to each class of error; a class without one is
+// not tried again. Each tells whether to.
+var reactions = [classes]func(context.Context, *trial, *connection, *Error) bool{
+	ClassSession: func(context.Context, *trial, *connection, *Error) bool {
+		return true // onSession closed it
+	},
+	ClassHandle: func(_ context.Context, _ *trial, c *connection, _ *Error) bool {
+		c.forget()
+		return true
+	},
+	ClassLogin: func(_ context.Context, _ *trial, c *connection, _ *Error) bool {
+		c.doubt.CompareAndSwap(trusted, loggedOut)
+		return true
+	},
+	ClassDevice: func(_ context.Context, _ *trial, c *connection, e *Error) bool {
+		c.doubt.Store(suspect)
+		return !errors.Is(e, errStuck) // the caller has waited long enough
+	},
+	ClassExhausted: func(ctx context.Context, t *trial, _ *connection, _ *Error) bool {
+		const pause = 20 * time.Millisecond
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+			return time.Now().Before(t.until)
+		}
+	},
+}

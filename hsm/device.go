@@ -1,0 +1,263 @@
+package hsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Device is a token in use. Make it with Open. Safe for concurrent use.
+type Device struct {
+	config       Config
+	module       *module
+	token        TokenInfo // as found by Open; its slot may change later
+	capabilities Capabilities
+
+	pool       semaphore // a place for each call inside the module
+	recovering semaphore // held while the connection is replaced
+	conn       atomic.Pointer[connection]
+	backoff    backoff
+	health     health
+	closing    chan struct{}
+	closeOnce  sync.Once
+	closeError error
+
+	mu      sync.RWMutex
+	roots   map[KeyID]Root // generated or found, checked after each reconnection
+	signers map[KeyID]keyPair
+}
+
+// Open loads the module, finds the token and logs in. It creates nothing on the
+// token, and tries the PIN at most once. Errors, beside those of Error's classes:
+// ErrConfig, ErrModule, ErrTokenNotFound, ErrAmbiguousToken.
+func Open(ctx context.Context, config Config) (*Device, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, classify("open", err)
+	}
+	ctx, cancel := bounded(ctx, config.Timeout)
+	defer cancel()
+	d, err := await(ctx, func() (*Device, error) { return open(ctx, config) })
+	if errors.Is(err, errStuck) {
+		err = fault(ClassDevice, err)
+	}
+	if err != nil {
+		return nil, classify("open", err)
+	}
+	return d, nil
+}
+
+func open(ctx context.Context, config Config) (*Device, error) {
+	m, err := loadModule(config.Module)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.open(ctx); err != nil {
+		return nil, err
+	}
+	d := &Device{
+		config:     config,
+		module:     m,
+		recovering: newSemaphore(1),
+		closing:    make(chan struct{}),
+		roots:      map[KeyID]Root{},
+		signers:    map[KeyID]keyPair{},
+	}
+	err = d.start(config.TokenLabel, config.TokenSerial)
+	if err == nil && ctx.Err() != nil { // nobody waits for this device any more
+		d.conn.Load().retire()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		release, cancel := detached(ctx, config.Timeout)
+		defer cancel()
+		return nil, errors.Join(err, m.close(release))
+	}
+	return d, nil
+}
+
+// start makes the first connection, and remembers which token it was.
+func (d *Device) start(label, serial string) error {
+	c, err := d.connect(label, serial)
+	if err != nil {
+		return err
+	}
+	err = c.within(func() error {
+		d.capabilities, err = d.module.capabilities(c.token.slot)
+		return err
+	})
+	if err != nil {
+		c.retire()
+		return err
+	}
+	d.token = c.token
+	d.pool = newSemaphore(d.config.poolSize(c.token))
+	d.conn.Store(c)
+	d.health.good()
+	return nil
+}
+
+// connect logs in on the token in the module's current generation, and makes sure
+// that the known roots are there.
+func (d *Device) connect(label, serial string) (c *connection, err error) {
+	generation := d.module.current()
+	if err := d.module.enter(generation); err != nil {
+		return nil, err
+	}
+	defer d.module.leave()
+	token, err := d.module.findToken(label, serial)
+	if err != nil {
+		return nil, err
+	}
+	c, err = login(d.module, generation, token, d.config.PIN)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.checkRoots(c); err != nil {
+		c.retire()
+		return nil, err
+	}
+	return c, nil
+}
+
+// checkRoots verifies every known root on a new connection.
+func (d *Device) checkRoots(c *connection) error {
+	roots := d.knownRoots()
+	if len(roots) == 0 {
+		return nil
+	}
+	s, err := c.fresh()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for _, root := range roots {
+		if err := s.check(root); err != nil {
+			return fmt.Errorf("root %s: %w", root.ID, err)
+		}
+	}
+	return nil
+}
+
+func (d *Device) knownRoots() map[KeyID]Root {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return maps.Clone(d.roots)
+}
+
+func (d *Device) knownRoot(id KeyID) (Root, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	root, ok := d.roots[id]
+	return root, ok
+}
+
+func (d *Device) rememberRoot(root Root) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.roots[root.ID] = root
+}
+
+// Status implements Service.
+func (d *Device) Status() Status {
+	s := Status{
+		Module:        d.module.path,
+		TokenLabel:    d.token.Label,
+		TokenSerial:   d.token.Serial,
+		Manufacturer:  d.token.Manufacturer,
+		Model:         d.token.Model,
+		SessionsInUse: len(d.pool),
+		SessionsMax:   cap(d.pool),
+		Generation:    d.module.current(),
+		Capabilities:  d.capabilities,
+	}
+	d.health.report(&s)
+	return s
+}
+
+// Close implements Service. When calls are stuck in the module, it is left as it
+// is, and the error says so.
+func (d *Device) Close() error {
+	d.closeOnce.Do(func() {
+		close(d.closing)
+		d.closeError = d.shutdown()
+	})
+	return d.closeError
+}
+
+// shutdown takes every place in the pool, so that no call is left, then lets go of
+// the module.
+func (d *Device) shutdown() error {
+	ctx, cancel := bounded(context.Background(), d.config.Timeout)
+	defer cancel()
+	for range cap(d.pool) {
+		if err := d.pool.acquire(ctx); err != nil {
+			return &Error{Op: "close", Class: ClassDevice, Err: fmt.Errorf("calls are stuck in the module, which stays loaded: %w", err)}
+		}
+	}
+	if err := d.recovering.acquire(ctx); err != nil {
+		return &Error{Op: "close", Class: ClassDevice, Err: fmt.Errorf("recovery is stuck in the module, which stays loaded: %w", err)}
+	}
+	_, err := await(ctx, func() (struct{}, error) {
+		d.conn.Load().retire()
+		return struct{}{}, d.module.close(ctx)
+	})
+	if err != nil {
+		return classify("close", err)
+	}
+	return nil
+}
+
+// health is what is known about the token without asking it. The zero value is
+// unhealthy. Safe for concurrent use.
+type health struct {
+	well    atomic.Bool
+	refused atomic.Pointer[Error] // set once, when the PIN was refused
+	silent  atomic.Int32          // failed requests for the token's information, in a row
+
+	mu        sync.Mutex
+	lastClass Class
+	lastAt    time.Time
+}
+
+func (h *health) good() {
+	if !h.well.Load() {
+		h.well.Store(true)
+	}
+}
+
+// bad records a failure. Neither a wrong request nor a busy pool says anything
+// about the token.
+func (h *health) bad(e *Error) {
+	if e.Class == ClassCaller {
+		return
+	}
+	if e.Class != ClassExhausted {
+		h.well.Store(false)
+	}
+	if e.Class == ClassPIN {
+		h.refused.CompareAndSwap(nil, e)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lastClass, h.lastAt = e.Class, time.Now()
+}
+
+// stopped returns an error once the PIN was refused: it is never tried again.
+func (h *health) stopped() error {
+	if e := h.refused.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
+func (h *health) report(s *Status) {
+	s.Healthy = h.well.Load()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.LastErrorClass, s.LastErrorAt = h.lastClass, h.lastAt
+}

@@ -1,0 +1,163 @@
+package hsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// connected returns a connection that may be used, replacing one in doubt.
+func (d *Device) connected(ctx context.Context) (*connection, error) {
+	if err := d.health.stopped(); err != nil {
+		return nil, err
+	}
+	c := d.conn.Load()
+	if c.live() {
+		return c, nil
+	}
+	if err := d.backoff.open(); err != nil {
+		return nil, fault(ClassDevice, err)
+	}
+	c, err := await(ctx, func() (*connection, error) { return d.restore(ctx, c) })
+	if ctx.Err() != nil && err != nil {
+		err = fault(ClassDevice, fmt.Errorf("while the token is brought back: %w", err))
+	}
+	return c, err
+}
+
+// restore gives the connection in doubt a successor, one goroutine at a time. Once
+// begun, it does not end with the caller's context.
+func (d *Device) restore(ctx context.Context, doubtful *connection) (*connection, error) {
+	if err := d.recovering.acquire(ctx); err != nil {
+		return nil, err
+	}
+	defer d.recovering.release()
+	if c := d.conn.Load(); c != doubtful || c.live() {
+		return c, nil // somebody else was faster
+	}
+	if err := d.backoff.open(); err != nil {
+		return nil, fault(ClassDevice, err)
+	}
+	ctx, cancel := detached(ctx, d.config.Timeout)
+	defer cancel()
+	c, err := d.replacement(ctx, doubtful)
+	if err != nil {
+		return nil, d.gaveUp(err)
+	}
+	if c != doubtful {
+		d.conn.Store(c)
+		doubtful.retire()
+		d.config.Logger.Info("HSM connection restored", d.attrs(slog.Uint64("generation", c.generation))...)
+	}
+	return c, nil
+}
+
+// replacement tries the mildest remedy first: a canary on the old connection, a
+// new login, a new generation of the module.
+func (d *Device) replacement(ctx context.Context, c *connection) (*connection, error) {
+	seen := d.module.current()
+	doubt := c.doubt.Load()
+	if doubt == suspect && seen == c.generation && d.canary(c) == nil {
+		c.doubt.Store(trusted)
+		return c, nil
+	}
+	if doubt != suspect || seen != c.generation {
+		next, err := d.connect("", d.token.Serial)
+		if err == nil || classify("", err).Class == ClassPIN {
+			return next, err
+		}
+	}
+	d.backoff.begin()
+	if err := d.module.reinitialise(ctx, seen); err != nil {
+		return nil, err
+	}
+	return d.connect("", d.token.Serial)
+}
+
+// gaveUp records a failed recovery. Whatever the reason, to the caller the token is
+// away; only a refused PIN is more than that.
+func (d *Device) gaveUp(err error) error {
+	e := classify("recover", err)
+	if e.Class != ClassPIN {
+		e.Class = ClassDevice
+	}
+	d.health.bad(e) // here, because the caller may have left
+	d.backoff.failed(e)
+	d.config.Logger.Warn("HSM recovery failed", d.attrs(slog.String("class", e.Class.String()), slog.Any("error", e))...)
+	return e
+}
+
+func (d *Device) attrs(more ...slog.Attr) []any {
+	all := []any{slog.String("token", d.token.Label), slog.String("serial", d.token.Serial)}
+	for _, a := range more {
+		all = append(all, a)
+	}
+	return all
+}
+
+// canary tries a known root on a connection in doubt. Without one there is no
+// saying whether the token is well.
+func (d *Device) canary(c *connection) error {
+	if len(d.knownRoots()) == 0 {
+		return errors.New("no root key known")
+	}
+	return c.within(func() error { return d.checkRoots(c) })
+}
+
+// Bounds of the pause between two initialisations of the module.
+const (
+	minBackoff  = 100 * time.Millisecond
+	maxBackoff  = 5 * time.Second
+	calmBackoff = time.Minute // without an initialisation: the pause starts small again
+)
+
+// backoff is the circuit breaker: between two attempts to initialise the module
+// anew, calls that need one fail at once. The zero value is closed. Safe for
+// concurrent use.
+type backoff struct {
+	mu    sync.Mutex
+	pause time.Duration
+	begun time.Time
+	until time.Time
+	cause error
+}
+
+// open returns an error while the circuit is open.
+func (b *backoff) open() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !time.Now().Before(b.until) {
+		return nil
+	}
+	if b.cause == nil {
+		return fmt.Errorf("next attempt at %s", b.until.Format(time.RFC3339))
+	}
+	return b.cause
+}
+
+// begin opens the circuit for a pause that doubles, give or take a quarter, so that
+// several processes do not fall into step.
+func (b *backoff) begin() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if now.Sub(b.begun) > calmBackoff {
+		b.pause = 0
+	}
+	b.pause = min(max(2*b.pause, minBackoff), maxBackoff)
+	b.begun = now
+	b.until = now.Add(b.pause*3/4 + rand.N(b.pause/2))
+	b.cause = nil
+}
+
+// failed keeps the reason for callers, and the circuit open for a pause from now.
+func (b *backoff) failed(cause error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cause = cause
+	b.until = time.Now().Add(max(b.pause, minBackoff))
+}
