@@ -8,31 +8,26 @@ import "io"
 // with Wipe.
 type Material struct {
 	redacted
-	// A pointer, because fmt does not follow one inside another struct, and
-	// does not ask the methods of an unexported field either.
-	secret *secret
+	secret hidden[[]byte]
 }
 
-type secret struct{ bytes []byte }
-
 // NewMaterial takes ownership of b: the caller neither changes nor keeps it.
-func NewMaterial(b []byte) Material { return Material{secret: &secret{b}} }
+func NewMaterial(b []byte) Material { return Material{secret: hide(b)} }
 
 // Bytes returns the secret itself, not a copy, to seal it; nil once wiped.
 func (m Material) Bytes() []byte {
-	if m.secret == nil {
-		return nil
+	if b := m.secret.get(); b != nil {
+		return *b
 	}
-	return m.secret.bytes
+	return nil
 }
 
 // Wipe zeroes the bytes and forgets them. Versions built before live on.
 func (m Material) Wipe() {
-	if m.secret == nil {
-		return
+	if b := m.secret.get(); b != nil {
+		clear(*b)
+		*b = nil
 	}
-	clear(m.secret.bytes)
-	m.secret.bytes = nil
 }
 
 // randomBytes draws n bytes, or fails with ErrRandom.

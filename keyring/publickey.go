@@ -111,7 +111,7 @@ func (v *Version) PublicKeyJWK(kid string) ([]byte, error) {
 }
 
 func (v *Version) public() (publicKey, error) {
-	p, ok := v.primitive.(publicKey)
+	p, ok := v.primitive().(publicKey)
 	if !ok {
 		return nil, v.refuse("", "show a public key")
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -38,9 +39,8 @@ func (f rsaKeys) generate(io.Reader) ([]byte, error) {
 const smallestExponent = 1<<16 + 1
 
 func (f rsaKeys) private(material []byte) (any, error) {
-	parsed, err := x509.ParsePKCS8PrivateKey(material)
-	key, ok := parsed.(*rsa.PrivateKey)
-	if err != nil || !ok {
+	key, ok := parsePKCS8(material)
+	if !ok {
 		return nil, fmt.Errorf("%w: not a consistent RSA key in PKCS#8", ErrInvalidMaterial)
 	}
 	if key.N.BitLen() != f.bits {
@@ -50,6 +50,17 @@ func (f rsaKeys) private(material []byte) (any, error) {
 		return nil, fmt.Errorf("%w: must have two primes and a public exponent of at least %d", ErrInvalidMaterial, smallestExponent)
 	}
 	return f.scheme.private(rsaPublic{&key.PublicKey}, key, f.hash), nil
+}
+
+// parsePKCS8 reads one key and nothing behind it, which crypto/x509 lets pass.
+func parsePKCS8(material []byte) (*rsa.PrivateKey, bool) {
+	var whole asn1.RawValue
+	if rest, err := asn1.Unmarshal(material, &whole); err != nil || len(rest) > 0 {
+		return nil, false
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(material)
+	key, ok := parsed.(*rsa.PrivateKey)
+	return key, ok && err == nil
 }
 
 func (f rsaKeys) public(der []byte) (any, error) {

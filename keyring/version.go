@@ -12,7 +12,7 @@ type Version struct {
 	redacted
 	header     Header
 	algorithm  *Algorithm
-	primitive  any
+	hidden     hidden[any]
 	publicOnly bool
 	bound      [HeaderSize + 1]byte // what the AEAD authenticates without AAD
 }
@@ -44,10 +44,13 @@ func PublicVersion(a *Algorithm, keyID uint64, version uint32, publicDER []byte)
 }
 
 func newVersion(a *Algorithm, h Header, primitive any) *Version {
-	v := &Version{header: h, algorithm: a, primitive: primitive}
+	v := &Version{header: h, algorithm: a, hidden: hide(primitive)}
 	NoAAD().AppendTo(v.bound[:0], h)
 	return v
 }
+
+// primitive can do what the row's family built it for.
+func (v *Version) primitive() any { return *v.hidden.get() }
 
 // KeyID is the id of the key that the version belongs to.
 func (v *Version) KeyID() uint64 { return v.header.KeyID }
@@ -66,7 +69,7 @@ func (v *Version) MemorySize() int { return 128 + v.algorithm.memory }
 // allocated where dst has room, but for AES_256_SIV and XAES_256_GCM's derived
 // cipher. Errors: ErrPurpose, InputError above MaxPlaintext.
 func (v *Version) Seal(dst, plaintext []byte, aad AAD) ([]byte, error) {
-	c, ok := v.primitive.(aead)
+	c, ok := v.primitive().(aead)
 	if !ok {
 		return nil, v.refuse(PurposeEncryptDecrypt, "encrypt")
 	}
@@ -88,7 +91,7 @@ func (v *Version) Seal(dst, plaintext []byte, aad AAD) ([]byte, error) {
 // header names another key or version, which anybody can see; else ErrDecrypt,
 // whatever the reason.
 func (v *Version) Open(dst, ciphertext []byte, aad AAD) ([]byte, error) {
-	c, ok := v.primitive.(aead)
+	c, ok := v.primitive().(aead)
 	if !ok {
 		return nil, v.refuse(PurposeEncryptDecrypt, "decrypt")
 	}
@@ -124,7 +127,7 @@ func (v *Version) bind(aad AAD) *aadBuffer {
 // Sign signs a message, or a digest, as o says. Errors: ErrPurpose,
 // ErrPublicOnly, InputError.
 func (v *Version) Sign(message []byte, o SignOptions) ([]byte, error) {
-	s, ok := v.primitive.(signer)
+	s, ok := v.primitive().(signer)
 	if !ok {
 		return nil, v.refuse(PurposeSignVerify, "sign")
 	}
@@ -142,7 +145,7 @@ func (v *Version) Sign(message []byte, o SignOptions) ([]byte, error) {
 // Verify checks a signature of a message, or of a digest, in the format that o
 // names. Errors: ErrVerify, ErrPurpose, InputError.
 func (v *Version) Verify(message, signature []byte, o SignOptions) error {
-	p, ok := v.primitive.(verifier)
+	p, ok := v.primitive().(verifier)
 	if !ok {
 		return v.refuse(PurposeSignVerify, "verify a signature")
 	}
@@ -159,7 +162,7 @@ func (v *Version) Verify(message, signature []byte, o SignOptions) error {
 
 // MAC returns the full-length tag of message (FIPS 198-1). Error: ErrPurpose.
 func (v *Version) MAC(message []byte) ([]byte, error) {
-	m, ok := v.primitive.(macer)
+	m, ok := v.primitive().(macer)
 	if !ok {
 		return nil, v.refuse(PurposeMAC, "make a MAC")
 	}
@@ -169,7 +172,7 @@ func (v *Version) MAC(message []byte) ([]byte, error) {
 // VerifyMAC checks a tag in constant time. A truncated tag does not hold. Errors:
 // ErrVerify, ErrPurpose.
 func (v *Version) VerifyMAC(message, tag []byte) error {
-	m, ok := v.primitive.(macer)
+	m, ok := v.primitive().(macer)
 	if !ok {
 		return v.refuse(PurposeMAC, "verify a MAC")
 	}
@@ -183,7 +186,7 @@ func (v *Version) VerifyMAC(message, tag []byte) error {
 // 8017) with the same label, which may be empty. Errors: ErrDecrypt, ErrPurpose,
 // ErrPublicOnly.
 func (v *Version) DecryptAsymmetric(ciphertext, label []byte) ([]byte, error) {
-	d, ok := v.primitive.(decrypter)
+	d, ok := v.primitive().(decrypter)
 	if !ok {
 		return nil, v.refuse(PurposeAsymmetricDecrypt, "decrypt asymmetrically")
 	}
@@ -200,7 +203,7 @@ func (v *Version) DecryptAsymmetric(ciphertext, label []byte) ([]byte, error) {
 // it through a KDF before use. Errors: ErrInvalidPublicKey, also for points that
 // make the secret zero; ErrPurpose, ErrPublicOnly.
 func (v *Version) SharedSecret(peerPublic []byte) ([]byte, error) {
-	p, ok := v.primitive.(agreer)
+	p, ok := v.primitive().(agreer)
 	if !ok {
 		return nil, v.refuse(PurposeKeyAgreement, "derive a shared secret")
 	}
