@@ -23,7 +23,7 @@ func (l *Log) fail(cause error) error {
 	}
 	if l.fault.Swap(&fault{err}) == nil {
 		l.options.Logger.Error("audit log cannot be written: operations are refused until it can", "dir", l.dir, "error", cause)
-		signal(l.failing)
+		wake(l.failing)
 	}
 	return err
 }

@@ -227,7 +227,7 @@ func (l *Log) Append(e *Entry, d Durability) (sequence uint64, err error) {
 	if d == Sync || l.options.Durability == ModeFsync {
 		return sequence, l.syncTo(sequence + 1)
 	}
-	signal(l.dirty)
+	wake(l.dirty)
 	return sequence, nil
 }
 
@@ -291,8 +291,8 @@ func (l *Log) recycle(body *[]byte) {
 	}
 }
 
-// signal leaves a token unless there is one.
-func signal(c chan<- struct{}) {
+// wake leaves a token unless there is one.
+func wake(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

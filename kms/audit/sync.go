@@ -99,22 +99,28 @@ func (l *Log) redirty(path string, size int64) error {
 // after a line was written that no caller waits for, and probes a failing disk.
 func (l *Log) keep() {
 	defer close(l.kept)
+	var due, retry <-chan time.Time
 	var last time.Time
 	for {
-		var retry <-chan time.Time
-		if l.fault.Load() != nil {
+		dirty := l.dirty
+		if due != nil { // one fdatasync will do for all lines until then
+			dirty = nil
+		}
+		if retry == nil && l.fault.Load() != nil {
 			retry = time.After(retryEvery)
 		}
 		select {
 		case <-l.stop:
 			return
+		case <-dirty:
+			due = time.After(l.options.Interval - time.Since(last))
+		case <-due:
+			due, last = nil, time.Now()
+			_ = l.syncTo(l.next.Load()) // recorded as a fault
 		case <-l.failing: // go round to arm retry
 		case <-retry:
+			retry = nil
 			l.probe()
-		case <-l.dirty:
-			l.pause(l.options.Interval - time.Since(last))
-			last = time.Now()
-			_ = l.syncTo(l.next.Load()) // recorded as a fault
 		}
 	}
 }
