@@ -42,6 +42,18 @@ func nodeProblem(node ast.IsNode) (problem, advice string) {
 		}
 	}
 	switch n := node.(type) {
+	case ast.NodeTypeHas:
+		return attributeProblem(n.Value)
+	case ast.NodeTypeHasTag:
+		return tagProblem(n.Left)
+	case ast.NodeTypeLessThan:
+		return comparisonProblem(n.BinaryNode)
+	case ast.NodeTypeLessThanOrEqual:
+		return comparisonProblem(n.BinaryNode)
+	case ast.NodeTypeGreaterThan:
+		return comparisonProblem(n.BinaryNode)
+	case ast.NodeTypeGreaterThanOrEqual:
+		return comparisonProblem(n.BinaryNode)
 	case ast.NodeTypeIs:
 		return typeProblem(n.EntityType)
 	case ast.NodeTypeIsIn:
@@ -61,6 +73,54 @@ func typeProblem(t types.EntityType) (problem, advice string) {
 		return "", ""
 	}
 	return fmt.Sprintf("no principal and no resource is of type `%s`", t), principalAdvice + "; " + resourceAdvice
+}
+
+// attributeProblem refuses a `has` that is false of everything, which the type
+// checker lets pass: most likely a label is meant.
+func attributeProblem(name types.String) (problem, advice string) {
+	known := []types.String{"name", "trustDomain", "purpose", "algorithm", "protection", "time", "source", "method", "encryptionContext"}
+	if slices.Contains(known, name) {
+		return "", ""
+	}
+	return fmt.Sprintf("nothing has an attribute `%s`", name),
+		fmt.Sprintf("labels are tags: resource.hasTag(%q); so are the pairs of context.encryptionContext", name)
+}
+
+// tagProblem refuses to ask a principal for tags, which is always false.
+func tagProblem(owner ast.IsNode) (problem, advice string) {
+	if variable, ok := owner.(ast.NodeTypeVariable); !ok || variable.Name != "principal" {
+		return "", ""
+	}
+	return "a principal has no tags", `use principal in Group::"…", principal.name or principal.trustDomain`
+}
+
+// comparisonProblem refuses to order values of different types. The type
+// checker only sees to it that each of them has an order.
+func comparisonProblem(n ast.BinaryNode) (problem, advice string) {
+	left, right := orderedType(n.Left), orderedType(n.Right)
+	if left == right {
+		return "", ""
+	}
+	return fmt.Sprintf("a value of type %s is compared with one of type %s", left, right), "compare values of one type only"
+}
+
+// orderedType returns the type of an expression that has an order, given that
+// the type checker accepts it: of all there is to read, only context.time has.
+func orderedType(node ast.IsNode) string {
+	switch n := node.(type) {
+	case ast.NodeTypeIfThenElse:
+		return orderedType(n.Then)
+	case ast.NodeTypeAccess:
+		return "datetime"
+	case ast.NodeTypeExtensionCall:
+		switch n.Name {
+		case "datetime", "offset", "toDate":
+			return "datetime"
+		case "duration", "durationSince", "toTime":
+			return "duration"
+		}
+	}
+	return "Long"
 }
 
 // readFrom returns the expression that a node reads an attribute or tag of, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -31,9 +32,9 @@ func parse(p Policy) (*parsed, *InvalidPolicy) {
 			"split it into several policies")
 	}
 	doc.tokens = tokenize(p.Text)
-	if t, deep := tooDeep(doc.tokens); deep {
-		return nil, doc.invalid(t, fmt.Sprintf("nested more than %d brackets or ifs, or %d signs, deep", maxNesting, maxUnary),
-			"simplify the expression or split the statement")
+	if t, complex := tooComplex(doc.tokens); complex {
+		return nil, doc.invalid(t, fmt.Sprintf("too complex: a statement has at most %d brackets and ifs inside each other, %d signs or %d dots in a row, %d uses of has and hasTag",
+			maxNesting, maxUnary, maxChain, maxGuards), "simplify it or split it into several statements")
 	}
 	var err error
 	if doc.statements, err = cedar.NewPolicyListFromBytes("", []byte(p.Text)); err != nil {
@@ -78,8 +79,9 @@ func tree(statement *cedar.Policy) *ast.Policy { return (*ast.Policy)(statement.
 // text. These patterns take it apart for display; what they do not recognise
 // is shown as it is.
 var (
-	placedError = regexp.MustCompile(`(?s)<input>:(\d+):(\d+)(?: "(?:[^"\\]|\\.)*")?: (.*)$`)
-	wantedError = regexp.MustCompile(`(?s)^exact got (.*) want (.*)$`)
+	placedError = regexp.MustCompile(`(?s)(parse error at )?<input>:(\d+):(\d+)(?: "(?:[^"\\]|\\.)*")?: (.*)$`)
+	wantedError = regexp.MustCompile(`(?s)^(?:exact )?got (.*) want (.*)$`)
+	namingError = regexp.MustCompile("(?s)^(?:unexpected effect: |duplicate key: |`)([^`]*)")
 )
 
 const syntaxAdvice = `a statement reads: permit (principal, action, resource) when { … };`
@@ -93,11 +95,18 @@ func (d *parsed) syntaxError(err error) *InvalidPolicy {
 		problem := strings.TrimPrefix(err.Error(), "parser error: ")
 		return d.invalid(d.failingStatement(), "cannot read: "+problem, syntaxAdvice)
 	}
-	at, problem := token{line: atLeastOne(match[1]), column: atLeastOne(match[2])}, match[3]
-	if wanted := wantedError.FindStringSubmatch(problem); wanted != nil {
-		return d.invalid(d.before(at, wanted[1]), fmt.Sprintf("expected %s but found %s", quote(wanted[2]), quote(wanted[1])), syntaxAdvice)
+	at, problem := token{line: number(match[2]), column: number(match[3])}, match[4]
+	if fromScanner := match[1] == ""; fromScanner {
+		return d.invalid(at, "cannot read: "+problem, syntaxAdvice)
 	}
-	return d.invalid(at, "cannot read: "+problem, syntaxAdvice)
+	if wanted := wantedError.FindStringSubmatch(problem); wanted != nil {
+		return d.invalid(d.culprit(at, wanted[1]), fmt.Sprintf("expected %s but found %s", quote(wanted[2]), quote(wanted[1])), syntaxAdvice)
+	}
+	name := ""
+	if naming := namingError.FindStringSubmatch(problem); naming != nil {
+		name = naming[1]
+	}
+	return d.invalid(d.culprit(at, name), "cannot read: "+problem, syntaxAdvice)
 }
 
 // quote shows a token; the parser's word for the end of the text is nothing.
@@ -108,23 +117,30 @@ func quote(text string) string {
 	return strconv.Quote(text)
 }
 
-func atLeastOne(digits string) int {
+// number reads digits, with which positions are written from 1.
+func number(digits string) int {
 	n, _ := strconv.Atoi(digits) // the pattern lets only digits through
 	return max(n, 1)
 }
 
-// before returns the token found where another was expected: the parser
-// reports the place of the one after it.
-func (d *parsed) before(at token, found string) token {
+// culprit returns the token a parse error is about: the last one so named, or
+// else the last one read. The parser reports the place of the one after it.
+func (d *parsed) culprit(at token, name string) token {
+	read := len(d.tokens)
 	for i, t := range d.tokens {
-		if t.line == at.line && t.column == at.column && i > 0 && d.tokens[i-1].text == found {
-			return d.tokens[i-1]
+		if t.line == at.line && t.column == at.column {
+			read = i
 		}
 	}
-	if last := len(d.tokens) - 1; found != "" && last >= 0 && d.tokens[last].text == found {
-		return d.tokens[last]
+	if name == "" && read == len(d.tokens) {
+		return at
 	}
-	return at
+	for _, t := range slices.Backward(d.tokens[:min(read+1, len(d.tokens))]) {
+		if t.text == name {
+			return t
+		}
+	}
+	return d.tokens[max(read-1, 0)]
 }
 
 // firstInvalidByte returns where the text stops being UTF-8.

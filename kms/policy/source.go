@@ -104,35 +104,51 @@ func lengthUntil(text string, stop func(rune) bool) int {
 	return len(text)
 }
 
-// Limits on nesting, so that no text can make the parser or the evaluator
-// recurse without end. They are far above what people write.
+// Limits on a statement, so that no text can make the parser or the evaluator
+// recurse without end, or the type checker, whose cost grows with the cube of
+// the guards, take seconds. They are far above what people write.
 const (
-	maxNesting = 64 // brackets and ifs around an expression, per statement
+	maxNesting = 64 // brackets and ifs around an expression
 	maxUnary   = 4  // ! or - in a row, as in the reference implementation
+	maxChain   = 16 // dots in a row, as in a.b.c
+	maxGuards  = 16 // uses of has and hasTag
 )
 
-// tooDeep returns the first token that nests deeper than allowed.
-func tooDeep(tokens []token) (token, bool) {
-	depth, unary := 0, 0
+// complexity counts what a statement has of each.
+type complexity struct{ nesting, unary, chain, guards int }
+
+// tooComplex returns the first token that exceeds a limit.
+func tooComplex(tokens []token) (token, bool) {
+	var c complexity
 	for _, t := range tokens {
-		switch t.text {
-		case "(", "[", "{", "if":
-			depth++
-		case ")", "]", "}":
-			depth--
-		case ";":
-			depth = 0
-		}
-		if t.text == "!" || t.text == "-" {
-			unary++
-		} else {
-			unary = 0
-		}
-		if depth > maxNesting || unary > maxUnary {
+		c.count(t.text)
+		if c.nesting > maxNesting || c.unary > maxUnary || c.chain > maxChain || c.guards > maxGuards {
 			return t, true
 		}
 	}
 	return token{}, false
+}
+
+func (c *complexity) count(text string) {
+	if text != "!" && text != "-" {
+		c.unary = 0
+	}
+	switch text {
+	case "(", "[", "{", "if":
+		c.nesting++
+	case ")", "]", "}":
+		c.nesting--
+	case "!", "-":
+		c.unary++
+	case ".":
+		c.chain++
+	case "has", "hasTag":
+		c.guards++
+	case "&&", "||", ",", "then", "else":
+		c.chain = 0
+	case ";":
+		*c = complexity{}
+	}
 }
 
 // statementTokens returns the tokens of the statement that starts at offset.
