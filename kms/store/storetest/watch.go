@@ -6,24 +6,33 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/keywright/keywright/kms/store"
 )
 
-// collect watches from a revision until it has seen n transactions.
-func collect(t *testing.T, s store.Store, from store.Revision, n int) []store.Changes {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+// follow watches from a revision until it has seen n transactions.
+func follow(ctx context.Context, s store.Store, from store.Revision, n int) ([]store.Changes, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var all []store.Changes
 	for changes, err := range s.Watch(ctx, from) {
 		if err != nil {
-			t.Fatalf("watch from %d after %d transactions: %v", from, len(all), err)
+			return all, fmt.Errorf("watch from %d after %d transactions: %w", from, len(all), err)
 		}
 		if all = append(all, changes); len(all) == n {
 			break
 		}
+	}
+	return all, nil
+}
+
+func collect(t *testing.T, s store.Store, from store.Revision, n int) []store.Changes {
+	t.Helper()
+	all, err := follow(t.Context(), s, from, n)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return all
 }
@@ -53,29 +62,33 @@ func testWatchReplays(t *testing.T, s store.Store) {
 }
 
 func testWatchFollows(t *testing.T, s store.Store) {
-	const count = 300
-	watched := make(chan []store.Changes, 3)
-	for from := range 3 {
-		go func() { watched <- collect(t, s, store.Revision(from), count-from) }()
+	const before, count = 3, 300
+	rewrite(t, s, "a", before)
+	var watchers sync.WaitGroup
+	for from := range before {
+		watchers.Go(func() {
+			all, err := follow(t.Context(), s, store.Revision(from), before+count-from)
+			if err != nil {
+				t.Error(err)
+			}
+			for i, changes := range all {
+				if want := store.Revision(from + i + 1); changes.Revision != want {
+					t.Errorf("saw revision %d, want %d", changes.Revision, want)
+				}
+			}
+		})
 	}
 	together(3, func(w int) {
 		for i := range count / 3 {
-			commit(t, s, puts(fmt.Sprint("k", w), fmt.Sprint(i)))
-		}
-	})
-	for range 3 {
-		all := <-watched
-		for i, changes := range all {
-			if want := all[0].Revision + store.Revision(i); changes.Revision != want {
-				t.Fatalf("saw revision %d, want %d", changes.Revision, want)
+			if _, err := s.Commit(t.Context(), puts(fmt.Sprint("k", w), fmt.Sprint(i))); err != nil {
+				t.Errorf("Commit: %v", err)
 			}
 		}
-		if last := all[len(all)-1].Revision; last != count {
-			t.Fatalf("watch ended at %d, want %d", last, count)
-		}
-	}
+	})
+	watchers.Wait()
 }
 
+// testWatchEnds ends a running watch by each of its causes.
 func testWatchEnds(t *testing.T, s store.Store) {
 	commit(t, s, puts("a", "1"))
 	_, err := firstChanges(t.Context(), s, 2)
