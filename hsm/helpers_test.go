@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -201,4 +202,14 @@ func (o *outsider) destroyAll(id hsm.KeyID) {
 // mkdir makes an empty directory where the token's keys were.
 func mkdir(token *softhsm.Token) error {
 	return os.Mkdir(filepath.Join(token.Dir, "tokens"), 0o700)
+}
+
+// dup returns a descriptor that belongs to nobody yet.
+func dup(t testing.TB, f *os.File) uintptr {
+	t.Helper()
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uintptr(fd)
 }

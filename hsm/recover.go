@@ -134,7 +134,7 @@ func (b *backoff) open() error {
 		return nil
 	}
 	if b.cause == nil {
-		return fmt.Errorf("next attempt at %s", b.until.Format(time.RFC3339))
+		return fmt.Errorf("the module was initialised a moment ago, next attempt at %s", b.until.Format(time.RFC3339Nano))
 	}
 	return b.cause
 }
