@@ -1,0 +1,101 @@
+package identity
+
+import (
+	"context"
+	"crypto/tls"
+	"maps"
+	"net"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/keywright/keywright/kms/policy"
+)
+
+// maxConnectionTokens bounds the tokens remembered for one connection. A proxy
+// may carry several clients on a connection, an attacker any number of them.
+const maxConnectionTokens = 64
+
+// Connection is what is known about a transport connection. It is also the
+// gRPC credentials.AuthInfo of that connection.
+type Connection struct {
+	// Source is the peer's address, the zero Addr if it has none.
+	Source netip.Addr
+
+	certificate *policy.Caller // set by the handshake, nil without a client certificate
+	tokens      atomic.Pointer[map[string]*policy.Caller]
+}
+
+// AuthType names the transport's security for gRPC.
+func (*Connection) AuthType() string { return "keywright" }
+
+// token returns the caller that this connection's earlier requests had by a token.
+func (c *Connection) token(text string) *policy.Caller {
+	if known := c.tokens.Load(); known != nil {
+		return (*known)[text]
+	}
+	return nil
+}
+
+// remember keeps a verified token's caller. Of two goroutines that remember at
+// once one may be forgotten, which costs another look-up and nothing else.
+func (c *Connection) remember(text string, caller *policy.Caller) {
+	next := make(map[string]*policy.Caller, 1)
+	if known := c.tokens.Load(); known != nil && len(*known) < maxConnectionTokens {
+		next = maps.Clone(*known)
+	}
+	next[text] = caller
+	c.tokens.Store(&next)
+}
+
+// Listener gives every connection it accepts a Connection.
+type Listener struct{ net.Listener }
+
+// Accept waits for the next connection.
+func (l Listener) Accept() (net.Conn, error) {
+	accepted, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &conn{Conn: accepted, state: &Connection{Source: sourceOf(accepted)}}, nil
+}
+
+// conn carries a Connection through the layers that wrap it.
+type conn struct {
+	net.Conn
+	state *Connection
+}
+
+func sourceOf(c net.Conn) netip.Addr {
+	address, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return address.Addr().Unmap().WithZone("")
+}
+
+// Of returns the Connection of what a Listener accepted, also under TLS. What
+// came from elsewhere gets an empty one.
+func Of(c net.Conn) *Connection {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	if own, ok := c.(*conn); ok {
+		return own.state
+	}
+	return &Connection{}
+}
+
+type connectionKey struct{}
+
+// NewContext returns ctx with c; it has the signature of http.Server.ConnContext.
+func NewContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, Of(c))
+}
+
+// FromContext returns the Connection that NewContext stored, or an empty one.
+func FromContext(ctx context.Context) *Connection {
+	if c, ok := ctx.Value(connectionKey{}).(*Connection); ok {
+		return c
+	}
+	return &Connection{}
+}

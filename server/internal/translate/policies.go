@@ -1,0 +1,37 @@
+package translate
+
+import (
+	"github.com/keywright/keywright/kms"
+	pb "github.com/keywright/keywright/proto/keywright/v1"
+)
+
+// PutPolicy reads a PutPolicyRequest.
+func PutPolicy(q *pb.PutPolicyRequest) (kms.PutPolicyRequest, error) {
+	return kms.PutPolicyRequest{Namespace: q.Namespace, Name: q.Name, Text: q.Text, Idempotency: q.IdempotencyKey}, nil
+}
+
+// GetPolicy reads a GetPolicyRequest.
+func GetPolicy(q *pb.GetPolicyRequest) (kms.PolicyRef, error) {
+	return kms.PolicyRef{Namespace: q.Namespace, Name: q.Name}, nil
+}
+
+// ListPolicies reads a ListPoliciesRequest.
+func ListPolicies(q *pb.ListPoliciesRequest) (kms.ListRequest, error) {
+	return kms.ListRequest{Namespace: q.Namespace, PageSize: int(q.PageSize), PageToken: q.PageToken}, nil
+}
+
+// DeletePolicy reads a DeletePolicyRequest.
+func DeletePolicy(q *pb.DeletePolicyRequest) (kms.PolicyRef, error) {
+	return kms.PolicyRef{Namespace: q.Namespace, Name: q.Name, Idempotency: q.IdempotencyKey}, nil
+}
+
+// Policy writes a Policy.
+func Policy(p kms.Policy) *pb.Policy {
+	return &pb.Policy{Name: p.Name, Namespace: p.Namespace, Text: p.Text,
+		CreateTime: timestamp(p.Created), UpdateTime: timestamp(p.Updated), Revision: uint64(p.Revision)}
+}
+
+// Policies writes a ListPoliciesResponse.
+func Policies(policies []kms.Policy, next string) *pb.ListPoliciesResponse {
+	return &pb.ListPoliciesResponse{Policies: each(policies, Policy), NextPageToken: next}
+}
