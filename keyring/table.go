@@ -43,23 +43,23 @@ func indexByName(rows []*Algorithm) map[string]*Algorithm {
 
 func aeadRows() []*Algorithm {
 	rows := []*Algorithm{
-		{name: "XAES_256_GCM", keySize: 256, fips: true, bodyOverhead: 40, maxPlaintext: gcmPlaintext, memory: 550, keys: symmetric{32, newXAES}},
-		{name: "AES_256_GCM", keySize: 256, fips: true, bodyOverhead: 28, nonceLimit: limit96, maxPlaintext: gcmPlaintext, memory: 1300, keys: symmetric{32, newGCM}},
-		{name: "AES_128_GCM", keySize: 128, fips: true, bodyOverhead: 28, nonceLimit: limit96, maxPlaintext: gcmPlaintext, memory: 1300, keys: symmetric{16, newGCM}},
-		{name: "CHACHA20_POLY1305", keySize: 256, bodyOverhead: 28, nonceLimit: limit96, maxPlaintext: chachaPlaintext, memory: 50, keys: symmetric{32, newChaCha}},
-		{name: "XCHACHA20_POLY1305", keySize: 256, bodyOverhead: 40, maxPlaintext: chachaPlaintext, memory: 50, keys: symmetric{32, newXChaCha}},
-		{name: "AES_256_SIV", keySize: 512, deterministic: true, bodyOverhead: 16, maxPlaintext: sivPlaintext, memory: 800, keys: symmetric{64, newSIV}},
+		{name: "XAES_256_GCM", keySize: 256, fips: true, bodyOverhead: 40, maxPlaintext: gcmPlaintext, memory: 330, keys: symmetric{32, newXAES}},
+		{name: "AES_256_GCM", keySize: 256, fips: true, bodyOverhead: 28, nonceLimit: limit96, maxPlaintext: gcmPlaintext, memory: 760, keys: symmetric{32, newGCM}},
+		{name: "AES_128_GCM", keySize: 128, fips: true, bodyOverhead: 28, nonceLimit: limit96, maxPlaintext: gcmPlaintext, memory: 760, keys: symmetric{16, newGCM}},
+		{name: "CHACHA20_POLY1305", keySize: 256, bodyOverhead: 28, nonceLimit: limit96, maxPlaintext: chachaPlaintext, memory: 24, keys: symmetric{32, newChaCha}},
+		{name: "XCHACHA20_POLY1305", keySize: 256, bodyOverhead: 40, maxPlaintext: chachaPlaintext, memory: 24, keys: symmetric{32, newXChaCha}},
+		{name: "AES_256_SIV", keySize: 512, deterministic: true, bodyOverhead: 16, maxPlaintext: sivPlaintext, memory: 660, keys: symmetric{64, newSIV}},
 	}
 	return withPurpose(PurposeEncryptDecrypt, rows)
 }
 
 func signRows() []*Algorithm {
 	rows := []*Algorithm{
-		{name: "ECDSA_P256_SHA256", keySize: 256, fips: true, hash: crypto.SHA256, scalar: 32, jwa: "ES256", memory: 800, keys: ecdsaKeys{elliptic.P256()}},
-		{name: "ECDSA_P384_SHA384", keySize: 384, fips: true, hash: crypto.SHA384, scalar: 48, jwa: "ES384", memory: 900, keys: ecdsaKeys{elliptic.P384()}},
-		{name: "ECDSA_P521_SHA512", keySize: 521, fips: true, hash: crypto.SHA512, scalar: 66, jwa: "ES512", memory: 1000, keys: ecdsaKeys{elliptic.P521()}},
-		{name: "ECDSA_SECP256K1_SHA256", keySize: 256, hash: crypto.SHA256, scalar: 32, jwa: "ES256K", memory: 200, keys: secp256k1Keys{}},
-		{name: "ED25519", keySize: 256, fips: true, jwa: "EdDSA", memory: 200, keys: ed25519Keys{}},
+		{name: "ECDSA_P256_SHA256", keySize: 256, fips: true, hash: crypto.SHA256, scalar: 32, jwa: "ES256", memory: 330, keys: ecdsaKeys{elliptic.P256()}},
+		{name: "ECDSA_P384_SHA384", keySize: 384, fips: true, hash: crypto.SHA384, scalar: 48, jwa: "ES384", memory: 380, keys: ecdsaKeys{elliptic.P384()}},
+		{name: "ECDSA_P521_SHA512", keySize: 521, fips: true, hash: crypto.SHA512, scalar: 66, jwa: "ES512", memory: 475, keys: ecdsaKeys{elliptic.P521()}},
+		{name: "ECDSA_SECP256K1_SHA256", keySize: 256, hash: crypto.SHA256, scalar: 32, jwa: "ES256K", memory: 100, keys: secp256k1Keys{}},
+		{name: "ED25519", keySize: 256, fips: true, jwa: "EdDSA", memory: 120, keys: ed25519Keys{}},
 	}
 	rows = append(rows, rsaRows("RSA_PSS", "PS", rsaSigning{pss{}})...)
 	rows = append(rows, rsaRows("RSA_PKCS1", "RS", rsaSigning{pkcs1{}})...)
@@ -68,9 +68,9 @@ func signRows() []*Algorithm {
 
 func macRows() []*Algorithm {
 	rows := []*Algorithm{
-		{name: "HMAC_SHA256", keySize: 256, fips: true, hash: crypto.SHA256, memory: 700, keys: symmetric{32, newHMAC(crypto.SHA256)}},
-		{name: "HMAC_SHA384", keySize: 384, fips: true, hash: crypto.SHA384, memory: 1200, keys: symmetric{48, newHMAC(crypto.SHA384)}},
-		{name: "HMAC_SHA512", keySize: 512, fips: true, hash: crypto.SHA512, memory: 1200, keys: symmetric{64, newHMAC(crypto.SHA512)}},
+		{name: "HMAC_SHA256", keySize: 256, fips: true, hash: crypto.SHA256, memory: 940, keys: symmetric{32, newHMAC(crypto.SHA256)}},
+		{name: "HMAC_SHA384", keySize: 384, fips: true, hash: crypto.SHA384, memory: 1340, keys: symmetric{48, newHMAC(crypto.SHA384)}},
+		{name: "HMAC_SHA512", keySize: 512, fips: true, hash: crypto.SHA512, memory: 1340, keys: symmetric{64, newHMAC(crypto.SHA512)}},
 	}
 	return withPurpose(PurposeMAC, rows)
 }
@@ -85,9 +85,9 @@ func decryptRows() []*Algorithm {
 
 func agreementRows() []*Algorithm {
 	rows := []*Algorithm{
-		{name: "ECDH_P256", keySize: 256, fips: true, memory: 500, keys: ecdhKeys{ecdh.P256(), "P-256", 256, ellipticJWK}},
-		{name: "ECDH_P384", keySize: 384, fips: true, memory: 600, keys: ecdhKeys{ecdh.P384(), "P-384", 384, ellipticJWK}},
-		{name: "X25519", keySize: 256, memory: 400, keys: ecdhKeys{ecdh.X25519(), "X25519", 256, octetJWK}},
+		{name: "ECDH_P256", keySize: 256, fips: true, memory: 376, keys: ecdhKeys{ecdh.P256(), "P-256", 256, ellipticJWK}},
+		{name: "ECDH_P384", keySize: 384, fips: true, memory: 440, keys: ecdhKeys{ecdh.P384(), "P-384", 384, ellipticJWK}},
+		{name: "X25519", keySize: 256, memory: 232, keys: ecdhKeys{ecdh.X25519(), "X25519", 256, octetJWK}},
 	}
 	return withPurpose(PurposeKeyAgreement, rows)
 }
@@ -103,7 +103,7 @@ func rsaRows(name, jwa string, scheme rsaScheme) []*Algorithm {
 				fips:    true,
 				hash:    h,
 				jwa:     fmt.Sprintf("%s%d", jwa, 8*h.Size()),
-				memory:  2 * bits,
+				memory:  2200 + bits*9/8,
 				keys:    rsaKeys{bits, h, scheme},
 			})
 		}

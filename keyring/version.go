@@ -61,8 +61,10 @@ func (v *Version) Number() uint32 { return v.header.Version }
 // Algorithm is the row that the version was built from.
 func (v *Version) Algorithm() *Algorithm { return v.algorithm }
 
+const versionMemory = 96 // a Version without its primitive
+
 // MemorySize is about how many bytes the version holds, for cache budgets.
-func (v *Version) MemorySize() int { return 128 + v.algorithm.memory }
+func (v *Version) MemorySize() int { return versionMemory + v.algorithm.memory }
 
 // Seal encrypts plaintext and appends the native ciphertext, Algorithm.Overhead
 // bytes longer, to dst, which must not overlap plaintext or the AAD. Nothing is
