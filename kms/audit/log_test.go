@@ -60,6 +60,33 @@ func entries(t testing.TB, l *Log, f Filter) []Entry {
 	return found
 }
 
+// checkLines expects the files to hold exactly the whole lines 0..next-1.
+func checkLines(t testing.TB, l *Log) []Entry {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(l.dir, "*.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []Entry
+	for _, path := range paths {
+		file, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(file) {
+			e, err := ParseEntry(bytes.TrimSuffix(line, []byte("\n")))
+			if err != nil || e.Sequence != uint64(len(found)) || !bytes.HasSuffix(line, []byte("\n")) {
+				t.Fatalf("%s: %q where line %d belongs (%v)", path, line, len(found), err)
+			}
+			found = append(found, e)
+		}
+	}
+	if uint64(len(found)) != l.Next() {
+		t.Fatalf("files hold %d lines, next is %d", len(found), l.Next())
+	}
+	return found
+}
+
 func TestAppendWritesBeforeItReturns(t *testing.T) {
 	for _, o := range []Options{{}, {Durability: ModeFsync}} {
 		for _, d := range []Durability{Hot, Sync} {
