@@ -43,7 +43,7 @@ func nodeProblem(node ast.IsNode) (problem, advice string) {
 	}
 	switch n := node.(type) {
 	case ast.NodeTypeHas:
-		return attributeProblem(n.Value)
+		return attributeProblem(n)
 	case ast.NodeTypeHasTag:
 		return tagProblem(n.Left)
 	case ast.NodeTypeLessThan:
@@ -75,15 +75,21 @@ func typeProblem(t types.EntityType) (problem, advice string) {
 	return fmt.Sprintf("no principal and no resource is of type `%s`", t), principalAdvice + "; " + resourceAdvice
 }
 
-// attributeProblem refuses a `has` that is false of everything, which the type
-// checker lets pass: most likely a label is meant.
-func attributeProblem(name types.String) (problem, advice string) {
-	known := []types.String{"name", "trustDomain", "purpose", "algorithm", "protection", "time", "source", "method", "encryptionContext"}
-	if slices.Contains(known, name) {
+// attributeProblem refuses a `has` that is always false, which the type checker
+// lets pass: most likely a label is meant.
+func attributeProblem(n ast.NodeTypeHas) (problem, advice string) {
+	known := map[types.String][]types.String{
+		"principal": {"name", "trustDomain"},
+		"resource":  {"name", "purpose", "algorithm", "protection"},
+		"context":   {"time", "source", "method", "encryptionContext"},
+		"action":    {},
+	}
+	variable, ok := n.Arg.(ast.NodeTypeVariable)
+	if !ok || slices.Contains(known[variable.Name], n.Value) {
 		return "", ""
 	}
-	return fmt.Sprintf("nothing has an attribute `%s`", name),
-		fmt.Sprintf("labels are tags: resource.hasTag(%q); so are the pairs of context.encryptionContext", name)
+	return fmt.Sprintf("%s never has an attribute `%s`", variable.Name, n.Value),
+		fmt.Sprintf("labels are tags: resource.hasTag(%q); so are the pairs of context.encryptionContext", n.Value)
 }
 
 // tagProblem refuses to ask a principal for tags, which is always false.
@@ -105,7 +111,8 @@ func comparisonProblem(n ast.BinaryNode) (problem, advice string) {
 }
 
 // orderedType returns the type of an expression that has an order, given that
-// the type checker accepts it: of all there is to read, only context.time has.
+// the type checker accepts it: of all there is to read, only context.time
+// has. Literal records, which nobody needs, are taken for it.
 func orderedType(node ast.IsNode) string {
 	switch n := node.(type) {
 	case ast.NodeTypeIfThenElse:
