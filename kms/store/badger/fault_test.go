@@ -138,7 +138,11 @@ func TestGroupSharesWrite(t *testing.T) {
 	const count = 50
 	var wg sync.WaitGroup
 	for i := range count {
-		wg.Go(func() { mustCommit(t, s, put(fmt.Sprint(i), nil)) })
+		wg.Go(func() {
+			if _, err := s.Commit(t.Context(), put(fmt.Sprint(i), nil)); err != nil {
+				t.Errorf("Commit: %v", err)
+			}
+		})
 	}
 	waitUntil(t, func() bool { return writes.Load() == 1 })
 	time.Sleep(200 * time.Millisecond)
