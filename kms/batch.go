@@ -1,0 +1,159 @@
+package kms
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/keywright/keywright/keyring"
+	"github.com/keywright/keywright/kms/audit"
+	"github.com/keywright/keywright/kms/policy"
+)
+
+// op binds an operation to its action in the audit log and how it is run.
+type op struct {
+	action policy.Action
+	run    func(*Service, context.Context, *trace) (any, error)
+}
+
+// bound makes an op of a request and the method that serves it.
+func bound[Q, A any](action policy.Action, q Q, act func(*Service, context.Context, *trace, Q) (A, error)) op {
+	return op{action, func(s *Service, ctx context.Context, t *trace) (any, error) {
+		answer, err := act(s, ctx, t, q)
+		if err != nil {
+			return nil, err
+		}
+		return &answer, nil
+	}}
+}
+
+func (q *EncryptRequest) operation() op   { return bound(policy.Encrypt, q, (*Service).encrypt) }
+func (q *DecryptRequest) operation() op   { return bound(policy.Decrypt, q, (*Service).decrypt) }
+func (q *ReEncryptRequest) operation() op { return bound(actionReEncrypt, q, (*Service).reEncrypt) }
+func (q *GenerateDataKeyRequest) operation() op {
+	return bound(policy.GenerateDataKey, q, (*Service).generateDataKey)
+}
+func (q *GenerateDataKeyPairRequest) operation() op {
+	return bound(policy.GenerateDataKeyPair, q, (*Service).generateDataKeyPair)
+}
+func (q *GenerateRandomRequest) operation() op {
+	return bound(policy.GenerateRandom, q, (*Service).generateRandom)
+}
+func (q *SignRequest) operation() op      { return bound(policy.Sign, q, (*Service).sign) }
+func (q *VerifyRequest) operation() op    { return bound(policy.Verify, q, (*Service).verify) }
+func (q *MACRequest) operation() op       { return bound(policy.GenerateMac, q, (*Service).generateMAC) }
+func (q *VerifyMACRequest) operation() op { return bound(policy.VerifyMac, q, (*Service).verifyMAC) }
+func (q *AsymmetricDecryptRequest) operation() op {
+	return bound(policy.AsymmetricDecrypt, q, (*Service).asymmetricDecrypt)
+}
+func (q *SharedSecretRequest) operation() op {
+	return bound(policy.DeriveSharedSecret, q, (*Service).sharedSecret)
+}
+func (q *PublicKeyRequest) operation() op { return bound(policy.GetPublicKey, q, (*Service).publicKey) }
+
+// Do performs one operation of any kind, with an audit record of its own.
+func (s *Service) Do(ctx context.Context, call Call, operation Operation) Result {
+	o := operation.operation()
+	t := s.begin(call, o.action)
+	answer, err := o.run(s, ctx, t)
+	if err = s.conclude(t, err); err != nil {
+		return Result{Err: err}
+	}
+	return Result{Response: answer}
+}
+
+// actionBatch is what the audit log calls a batch.
+const actionBatch policy.Action = "Batch"
+
+// Batch performs 1 to MaxBatch operations and returns one result each, in order;
+// none spoils another. One audit record covers them all. The error is not nil
+// only when the batch as a whole is refused or cannot be recorded.
+func (s *Service) Batch(ctx context.Context, call Call, operations []Operation) ([]Result, error) {
+	return perform(ctx, s, call, actionBatch, operations, (*Service).batch)
+}
+
+func (s *Service) batch(ctx context.Context, t *trace, operations []Operation) ([]Result, error) {
+	if len(operations) == 0 || len(operations) > MaxBatch {
+		return nil, invalid("operations", "has %d entries; give 1 to %d", len(operations), MaxBatch)
+	}
+	results := make([]Result, len(operations))
+	sum := summary{index: map[summaryKey]int{}}
+	for i, operation := range operations {
+		results[i] = s.item(ctx, t, operation, &sum)
+	}
+	t.entry.Batch = sum.counts
+	for action, n := range sum.items {
+		s.config.Observer.Items(action, n)
+	}
+	return results, nil
+}
+
+func (s *Service) item(ctx context.Context, t *trace, operation Operation, sum *summary) Result {
+	if operation == nil {
+		return Result{Err: invalid("operations", "has an entry without an operation")}
+	}
+	if err := ctx.Err(); err != nil {
+		return Result{Err: storeError(err)}
+	}
+	o := operation.operation()
+	item := s.begin(t.call, o.action)
+	answer, err := o.run(s, ctx, item)
+	sum.add(item, err)
+	t.durable = t.durable || item.durable
+	t.entry.PolicyRevision = item.entry.PolicyRevision
+	traces.Put(item)
+	if err != nil {
+		return Result{Err: err}
+	}
+	return Result{Response: answer}
+}
+
+// summary counts a batch's items for its audit record.
+type summary struct {
+	counts []audit.BatchCount
+	index  map[summaryKey]int
+	items  map[policy.Action]int
+}
+
+type summaryKey struct {
+	action, namespace, key string
+	id                     uint64
+	version                uint32
+}
+
+func (sum *summary) add(t *trace, err error) {
+	e := &t.entry
+	key := summaryKey{e.Action, e.Namespace, e.Key, e.KeyID, e.Version}
+	i, ok := sum.index[key]
+	if !ok {
+		i = len(sum.counts)
+		sum.index[key] = i
+		sum.counts = append(sum.counts, audit.BatchCount{Action: e.Action, Namespace: e.Namespace, Key: e.Key, KeyID: e.KeyID, Version: e.Version})
+	}
+	if err == nil {
+		sum.counts[i].OK++
+	} else {
+		sum.counts[i].Failed++
+	}
+	if hash := contextHash(e.EncryptionContext); hash != "" && !slices.Contains(sum.counts[i].ContextHashes, hash) {
+		sum.counts[i].ContextHashes = append(sum.counts[i].ContextHashes, hash)
+	}
+	if sum.items == nil {
+		sum.items = map[policy.Action]int{}
+	}
+	sum.items[t.action]++
+}
+
+func contextHash(encryptionContext map[string]string) string {
+	canonical, err := keyring.CanonicalContext(encryptionContext)
+	if err != nil || len(canonical) == 0 {
+		return ""
+	}
+	hash := sha256.Sum256(canonical)
+	return hex.EncodeToString(hash[:])
+}
+
+// jwkID is the kid of a version's JSON Web Key.
+func jwkID(id ID, version uint32) string { return fmt.Sprintf("%s.%d", id, version) }

@@ -1,0 +1,78 @@
+package kms
+
+import (
+	"context"
+	"crypto"
+	"encoding/hex"
+	"errors"
+)
+
+// ObjectID is the CKA_ID of an object on the token.
+type ObjectID [16]byte
+
+// String returns 32 hexadecimal digits.
+func (id ObjectID) String() string { return hex.EncodeToString(id[:]) }
+
+// MarshalText writes the id as String does.
+func (id ObjectID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads 32 hexadecimal digits.
+func (id *ObjectID) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(id)) {
+		return errors.New("object id is not 32 hexadecimal digits")
+	}
+	_, err := hex.Decode(id[:], text)
+	return err
+}
+
+// ErrNoSigningMechanism is what HSM.GenerateSigner returns when the token can
+// make neither Ed25519 nor ECDSA P-256 keys.
+var ErrNoSigningMechanism = errors.New("the token has no signing mechanism that Keywright uses")
+
+// ErrUnwrap is what HSM.Unwrap returns when a blob fails authentication: the
+// blob is at fault, not the device.
+var ErrUnwrap = errors.New("wrapped secret fails authentication under the root key")
+
+// Signer is an audit signing key on the token.
+type Signer struct {
+	ID        ObjectID
+	Algorithm string // "ED25519" or "ECDSA_P256_SHA256"
+	Public    crypto.PublicKey
+}
+
+// HSM is what the core needs of the device. All methods are safe for concurrent
+// use and end with their context.
+type HSM interface {
+	// GenerateRoot makes a root key and returns its id and check value.
+	GenerateRoot(ctx context.Context) (ObjectID, []byte, error)
+	// FindRoot fails unless the token has the root key with that check value.
+	FindRoot(ctx context.Context, id ObjectID, checkValue []byte) error
+	Wrap(ctx context.Context, root ObjectID, version uint32, secret, aad []byte) ([]byte, error)
+	Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error)
+	Random(ctx context.Context, n int) ([]byte, error)
+	GenerateSigner(ctx context.Context) (Signer, error)
+	FindSigner(ctx context.Context, id ObjectID) (Signer, error)
+	Sign(ctx context.Context, signer ObjectID, message []byte) ([]byte, error)
+	// Destroy removes the objects with that id; only a failed Initialize uses it.
+	Destroy(ctx context.Context, id ObjectID) error
+	// Probe makes a canary call; Status makes no call.
+	Probe(ctx context.Context) error
+	Status() HSMStatus
+}
+
+// root binds the device to one version of the root key.
+type root struct {
+	hsm     HSM
+	id      ObjectID
+	version uint32
+}
+
+// Wrap implements domain.Root.
+func (r root) Wrap(ctx context.Context, secret, aad []byte) ([]byte, error) {
+	return r.hsm.Wrap(ctx, r.id, r.version, secret, aad)
+}
+
+// Unwrap implements domain.Root; the blob names its root key itself.
+func (r root) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
+	return r.hsm.Unwrap(ctx, blob, aad)
+}

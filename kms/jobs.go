@@ -1,0 +1,189 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/keywright/keywright/kms/audit"
+)
+
+// Pauses between rounds of the jobs that do not run in every round.
+const (
+	flushInterval  = 30 * time.Second
+	probeInterval  = 3 * time.Second
+	reseedInterval = 10 * time.Minute
+	denialInterval = 10 * time.Second
+	jobTimeout     = time.Minute
+)
+
+// probesToFail is how many probes must fail in a row before the HSM counts as
+// away: one is noise.
+const probesToFail = 2
+
+// jobs runs in the background from Open to Close.
+type jobs struct {
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+	rotate chan *key
+}
+
+// rotateSoon asks for a rotation before the random nonces run out. When too many
+// ask at once, the next block that is reserved asks again.
+func (j *jobs) rotateSoon(k *key) {
+	select {
+	case j.rotate <- k:
+	default:
+	}
+}
+
+func (s *Service) startJobs() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.jobs = jobs{stop: cancel, rotate: make(chan *key, 64)}
+	healthy := ""
+	s.hsmHealth.Store(&healthy)
+	s.jobs.done.Go(func() { s.watchHSM(ctx) })
+	s.jobs.done.Go(func() { s.runJobs(ctx) })
+}
+
+func (s *Service) stopJobs() {
+	s.jobs.stop()
+	s.jobs.done.Wait()
+}
+
+func (s *Service) runJobs(ctx context.Context) {
+	tick := time.NewTicker(s.config.JobInterval)
+	defer tick.Stop()
+	flush, denials := time.NewTicker(flushInterval), time.NewTicker(denialInterval)
+	defer flush.Stop()
+	defer denials.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.flushDenials()
+			return
+		case <-tick.C:
+			s.round(ctx, "due jobs", s.runDue)
+			s.evict(ctx)
+		case <-flush.C:
+			s.round(ctx, "times of last use", s.flushDirty)
+		case <-denials.C:
+			s.flushDenials()
+		case k := <-s.jobs.rotate:
+			s.round(ctx, "rotation by use", func(ctx context.Context) error { return s.rotateSpent(ctx, k) })
+		}
+	}
+}
+
+func (s *Service) round(ctx context.Context, name string, run func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(ctx, jobTimeout)
+	defer cancel()
+	if err := run(ctx); err != nil && ctx.Err() == nil {
+		s.log.Error("background round failed", "round", name, "code", CodeOf(err), "error", err)
+	}
+}
+
+// watchHSM probes the device, tells its health, and reads fresh randomness.
+func (s *Service) watchHSM(ctx context.Context) {
+	tick, reseed := time.NewTicker(probeInterval), time.NewTicker(reseedInterval)
+	defer tick.Stop()
+	defer reseed.Stop()
+	failed := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-reseed.C:
+			s.round(ctx, "reseeding", s.reseed)
+		case <-tick.C:
+			failed = s.probe(ctx, failed)
+		}
+	}
+}
+
+func (s *Service) probe(ctx context.Context, failed int) int {
+	ctx, cancel := context.WithTimeout(ctx, probeInterval)
+	defer cancel()
+	err := s.hsm.Probe(ctx)
+	if err == nil {
+		s.noteHSM("")
+		return 0
+	}
+	if failed++; failed == probesToFail {
+		s.noteHSM("the HSM does not answer: " + err.Error())
+	}
+	return failed
+}
+
+// noteHSM tells of a change in the device's health, in the log and the audit log.
+func (s *Service) noteHSM(problem string) {
+	if before := s.hsmHealth.Swap(&problem); *before == problem {
+		return
+	}
+	entry := audit.Entry{Time: s.now(), Phase: audit.PhaseEvent, Principal: internalPrincipal, Action: "HSMHealth", Outcome: string(OK)}
+	if problem != "" {
+		entry.Outcome = string(Unavailable)
+		s.log.Error("HSM away; keys already unwrapped go on serving", "problem", problem)
+	} else {
+		s.log.Info("HSM is back")
+	}
+	if _, err := s.audit.Append(&entry, audit.Sync); err != nil {
+		s.log.Error("HSM health was not logged", "error", err)
+	}
+}
+
+// denialCount sums up calls that could not be authenticated.
+type denialCount struct {
+	lock    sync.Mutex
+	counts  map[denial]int
+	dropped int
+}
+
+type denial struct {
+	source netip.Addr
+	reason string
+}
+
+// maxDenialSources bounds the memory that outsiders can take up.
+const maxDenialSources = 256
+
+func (d *denialCount) add(source netip.Addr, reason string) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	if d.counts == nil {
+		d.counts = map[denial]int{}
+	}
+	key := denial{source, reason}
+	if _, known := d.counts[key]; !known && len(d.counts) >= maxDenialSources {
+		d.dropped++
+		return
+	}
+	d.counts[key]++
+}
+
+func (d *denialCount) take() (map[denial]int, int) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	counts, dropped := d.counts, d.dropped
+	d.counts, d.dropped = nil, 0
+	return counts, dropped
+}
+
+func (s *Service) flushDenials() {
+	counts, dropped := s.denials.take()
+	if dropped > 0 {
+		counts[denial{reason: "OTHER_SOURCES"}] = dropped
+	}
+	for d, n := range counts {
+		entry := audit.Entry{Time: s.now(), Phase: audit.PhaseEvent, Action: "Authenticate", Decision: audit.Deny,
+			Outcome: string(Unauthenticated), Reason: d.reason, Details: map[string]string{"count": fmt.Sprint(n)}}
+		if d.source.IsValid() {
+			entry.Source = d.source.String()
+		}
+		if _, err := s.audit.Append(&entry, audit.Hot); err != nil {
+			s.log.Error("failed authentications were not logged", "count", n, "error", err)
+		}
+	}
+}

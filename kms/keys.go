@@ -1,0 +1,316 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/keywright/keywright/keyring"
+	"github.com/keywright/keywright/kms/internal/domain"
+	"github.com/keywright/keywright/kms/policy"
+	"github.com/keywright/keywright/kms/store"
+)
+
+// CreateKey makes a key with a first, primary version.
+func (s *Service) CreateKey(ctx context.Context, call Call, q CreateKeyRequest) (Key, error) {
+	algorithm, check := s.checkCreate(q)
+	id := newID()
+	c := change{action: policy.CreateKey, namespace: q.Namespace, key: q.Key, idempotency: q.Idempotency, check: check,
+		request: struct{ N, K, P, A, L, O, R any }{q.Namespace, q.Key, q.Purpose, q.Algorithm, q.Protection, q.Labels, q.Rotation},
+		lock:    func() *sync.Mutex { return s.lock(id) }}
+	c.resource = func(ctx context.Context) (*policy.Resource, error) {
+		_, err := s.findNamespace(ctx, q.Namespace)
+		return &policy.Resource{Namespace: q.Namespace, Key: q.Key, Labels: q.Labels,
+			Purpose: string(algorithm.Purpose()), Algorithm: algorithm.Name(), Protection: string(Software)}, err
+	}
+	return mutate(ctx, s, call, c, func(ctx context.Context, _ *trace, tx *transaction) (Key, error) {
+		ns, err := s.findNamespace(ctx, q.Namespace)
+		if err != nil {
+			return Key{}, err
+		}
+		return s.planKey(ctx, tx, ns, id, algorithm, q)
+	})
+}
+
+func (s *Service) checkCreate(q CreateKeyRequest) (*keyring.Algorithm, error) {
+	algorithm, err := resolveAlgorithm(q.Purpose, q.Algorithm)
+	if err != nil {
+		return nil, errors.Join(checkNamespaceName(q.Namespace), checkName("key", q.Key), err)
+	}
+	return algorithm, errors.Join(checkNamespaceName(q.Namespace), checkName("key", q.Key), checkLabels(q.Labels),
+		checkProtection(q.Protection), s.checkRotation(algorithm, q.Rotation))
+}
+
+func checkProtection(p Protection) error {
+	switch p {
+	case "", Software:
+		return nil
+	case HSMLevel:
+		return invalid("protection_level", "HSM is not offered by this release; use SOFTWARE, which is sealed under the root key in the HSM")
+	}
+	return invalid("protection_level", "%q is unknown; use SOFTWARE", p)
+}
+
+func (s *Service) checkRotation(a *keyring.Algorithm, r Rotation) error {
+	shortest := MinRotationPeriod
+	if s.installation.DevMode {
+		shortest = time.Second
+	}
+	switch {
+	case r == Rotation{}:
+		return nil
+	case a.Deterministic():
+		return invalid("rotation", "is not possible with %s: what was encrypted before could no longer be found by its ciphertext; leave it out", a.Name())
+	case r.Period != 0 && (r.Period < shortest || r.Period > MaxRotationPeriod):
+		return invalid("rotation.period", "is %s; use %s to %s, or leave it out", r.Period, shortest, MaxRotationPeriod)
+	case r.MaxUses != 0 && !counts(a):
+		return invalid("rotation.max_uses", "counts uses that encrypt, sign or MAC; %s has none, use rotation.period", a.Name())
+	case r.MaxUses != 0 && r.MaxUses < MinRotationUses:
+		return invalid("rotation.max_uses", "is %d; use %d or more, or leave it out", r.MaxUses, MinRotationUses)
+	}
+	return nil
+}
+
+func (s *Service) planKey(ctx context.Context, tx *transaction, ns *namespace, id ID, a *keyring.Algorithm, q CreateKeyRequest) (Key, error) {
+	d, err := s.domainOf(ctx, ns)
+	if err != nil {
+		return Key{}, err
+	}
+	if err := s.checkFree(ctx, ns, q.Key); err != nil {
+		return Key{}, err
+	}
+	now := s.now().UTC()
+	record := keyRecord{Framing: framingNative, PrimaryCreated: now, Key: Key{Namespace: ns.Name, Name: q.Key, ID: id,
+		Purpose: a.Purpose(), Algorithm: a.Name(), Protection: Software, PrimaryVersion: 1, LatestVersion: 1,
+		Labels: q.Labels, Rotation: q.Rotation, Created: now, Updated: now, State: KeyActive}}
+	s.scheduleRotation(tx, &record)
+	if err := s.putVersion(tx, d, ns.ID, id, a, 1); err != nil {
+		return Key{}, err
+	}
+	tx.put(s.system, pathKeyID(id), 0, keyIndex{Namespace: ns.ID, NamespaceName: ns.Name})
+	tx.put(d, pathKeyName(ns.ID, q.Key), 0, keyNameRecord{ID: id})
+	tx.put(d, pathKey(ns.ID, id), 0, record)
+	tx.detail("key_id", id.String())
+	tx.detail("algorithm", a.Name())
+	return record.Key, nil
+}
+
+func (s *Service) checkFree(ctx context.Context, ns *namespace, name string) error {
+	switch _, err := s.idOf(ctx, ns, name); {
+	case err == nil:
+		return &Error{Code: AlreadyExists, Reason: "KEY_EXISTS", Field: "key", Message: fmt.Sprintf("key %s/%s already exists; choose another name, or rotate it", ns.Name, name)}
+	case CodeOf(err) == NotFound:
+		return nil
+	default:
+		return err
+	}
+}
+
+// putVersion makes fresh material, sealed under the namespace's domain.
+func (s *Service) putVersion(tx *transaction, d *domain.Domain, ns, key ID, a *keyring.Algorithm, number uint32) error {
+	material, err := a.Generate(&s.random)
+	if errors.Is(err, keyring.ErrNotFIPS) {
+		return invalid("algorithm", "%s is not allowed while FIPS 140-3 mode is enforced; ListAlgorithms says which are", a.Name())
+	}
+	if err != nil {
+		return err
+	}
+	defer material.Wipe()
+	sealed, err := d.Seal(materialPlace(ns, key, number, a.Name()), material.Bytes())
+	if err != nil {
+		return err
+	}
+	tx.put(d, pathVersion(ns, key, number), 0, versionRecord{Version: number, State: Enabled, Created: s.now().UTC(), Material: sealed})
+	tx.put(d, pathUsage(ns, key, number), 0, usageRecord{})
+	return nil
+}
+
+// scheduleRotation replaces the key's place in the queue of due rotations.
+func (s *Service) scheduleRotation(tx *transaction, k *keyRecord) {
+	job := due{Kind: dueRotate, Namespace: k.Namespace, Key: k.ID}
+	if !k.NextRotation.IsZero() {
+		tx.discard(pathDue(k.NextRotation, job))
+	}
+	k.NextRotation = time.Time{}
+	if k.Rotation.Period > 0 && k.State == KeyActive {
+		k.NextRotation = k.PrimaryCreated.Add(k.Rotation.Period).UTC()
+		s.putDue(tx, k.NextRotation, job)
+	}
+}
+
+// keyChange is the change of an existing key: its resource, lock and cleaning up.
+func (s *Service) keyChange(action policy.Action, namespace, name, idempotency string, request any) (change, *target) {
+	at := &target{}
+	return change{action: action, namespace: namespace, key: name, idempotency: idempotency, request: request,
+		resource: func(ctx context.Context) (resource *policy.Resource, err error) {
+			resource, at.key, err = s.keyResource(ctx, namespace, name)
+			return resource, err
+		},
+		lock:   func() *sync.Mutex { return s.lock(at.key.ID) },
+		forget: func() { s.cache.dropKey(at.key) }}, at
+}
+
+// target is the key that a change is about, once it was found.
+type target struct{ key *key }
+
+// keyResource is what is known of a key for a decision: only the names given
+// when it does not exist.
+func (s *Service) keyResource(ctx context.Context, namespace, name string) (*policy.Resource, *key, error) {
+	ns, err := s.findNamespace(ctx, namespace)
+	if err != nil {
+		return &policy.Resource{Namespace: namespace, Key: name}, nil, err
+	}
+	k, err := s.findKey(ctx, ns, name)
+	if err != nil {
+		return &policy.Resource{Namespace: namespace, Key: name}, nil, err
+	}
+	return &k.resource, k, nil
+}
+
+// current reads a key's record as it is now, under the key's lock.
+func (s *Service) current(ctx context.Context, at *target) (stored[keyRecord], *domain.Domain, error) {
+	d, err := s.domainOf(ctx, at.key.ns)
+	if err != nil {
+		return stored[keyRecord]{}, nil, err
+	}
+	path := pathKey(at.key.ns.ID, at.key.ID)
+	record, err := read[keyRecord](ctx, s, d, path)
+	if errors.Is(err, store.ErrNotFound) {
+		err = dataLoss(path, err)
+	}
+	return record, d, err
+}
+
+// currentActive is current for a key that is not deleted.
+func (s *Service) currentActive(ctx context.Context, at *target) (stored[keyRecord], *domain.Domain, error) {
+	k, d, err := s.current(ctx, at)
+	if err == nil && k.value.State != KeyActive {
+		err = errKeyDeleted(k.value.Key)
+	}
+	return k, d, err
+}
+
+func errKeyDeleted(k Key) error {
+	if k.State == KeyDeleted {
+		return precondition("KEY_DELETED", "key %s (id %s) was deleted and its material removed", k.Name, k.ID)
+	}
+	return precondition("KEY_DELETE_SCHEDULED", "key %s (id %s) is deleted; it can be restored until %s", k.Name, k.ID, k.DestroyTime.Format(time.RFC3339))
+}
+
+// putKey writes a key's changed record and forgets the old snapshot.
+func (s *Service) putKey(tx *transaction, d *domain.Domain, at *target, k stored[keyRecord]) {
+	k.value.Updated = s.now().UTC()
+	tx.put(d, pathKey(at.key.ns.ID, k.value.ID), k.revision, k.value)
+	tx.then(func(store.Revision) { s.cache.dropKey(at.key) })
+}
+
+// UpdateKey replaces labels, rotation or both.
+func (s *Service) UpdateKey(ctx context.Context, call Call, q UpdateKeyRequest) (Key, error) {
+	c, at := s.keyChange(policy.UpdateKey, q.Namespace, q.Key, q.Idempotency, struct{ N, K, L, R any }{q.Namespace, q.Key, q.Labels, q.Rotation})
+	if q.Labels != nil {
+		c.check = checkLabels(*q.Labels)
+	}
+	return mutate(ctx, s, call, c, func(ctx context.Context, _ *trace, tx *transaction) (Key, error) {
+		k, d, err := s.currentActive(ctx, at)
+		if err != nil {
+			return Key{}, err
+		}
+		if q.Labels != nil {
+			k.value.Labels = *q.Labels
+			tx.detail("labels", fmt.Sprint(len(*q.Labels)))
+		}
+		if q.Rotation != nil {
+			if err := s.planRotationPolicy(tx, at, &k.value, *q.Rotation); err != nil {
+				return Key{}, err
+			}
+		}
+		if q.Labels != nil || q.Rotation != nil {
+			s.putKey(tx, d, at, k)
+		}
+		return k.value.Key, nil
+	})
+}
+
+func (s *Service) planRotationPolicy(tx *transaction, at *target, k *keyRecord, r Rotation) error {
+	if err := s.checkRotation(at.key.algorithm, r); err != nil {
+		return err
+	}
+	k.Rotation = r
+	s.scheduleRotation(tx, k)
+	tx.detail("rotation_period", r.Period.String())
+	tx.detail("rotation_max_uses", fmt.Sprint(r.MaxUses))
+	// What is left of a block reserved under the old bound is given up.
+	tx.then(func(store.Revision) { s.cache.dropVersion(k.ID, k.PrimaryVersion) })
+	return nil
+}
+
+// GetKey describes a key; "id:" and an id finds a deleted one too.
+func (s *Service) GetKey(ctx context.Context, call Call, q KeyRef) (Key, error) {
+	return perform(ctx, s, call, policy.GetKey, q, func(s *Service, ctx context.Context, t *trace, q KeyRef) (Key, error) {
+		k, err := s.admit(ctx, t, policy.GetKey, q.Namespace, q.Key, nil)
+		if err != nil {
+			return Key{}, err
+		}
+		return k.Key, nil
+	})
+}
+
+// admit finds a key and authorises an action on it. Who may not do it learns
+// nothing about whether the key exists.
+func (s *Service) admit(ctx context.Context, t *trace, action policy.Action, namespace, name string, encryptionContext map[string]string) (*key, error) {
+	t.on(namespace, name)
+	resource, k, missing := s.keyResource(ctx, namespace, name)
+	if err := s.authorize(t, action, resource, encryptionContext); err != nil {
+		return nil, err
+	}
+	if missing != nil {
+		return nil, missing
+	}
+	t.about(k)
+	return k, nil
+}
+
+// about notes the key that was found.
+func (t *trace) about(k *key) {
+	t.entry.Key, t.entry.KeyID, t.algorithm = k.Name, uint64(k.ID), k.Algorithm
+}
+
+// ListKeys pages through a namespace's keys.
+func (s *Service) ListKeys(ctx context.Context, call Call, q ListKeysRequest) ([]Key, string, error) {
+	return performList(ctx, s, call, policy.ListKeys, q, (*Service).listKeys)
+}
+
+func (s *Service) listKeys(ctx context.Context, t *trace, q ListKeysRequest) (listing[Key], error) {
+	t.on(q.Namespace, "")
+	resource, ns, missing := s.namespaceResource(ctx, q.Namespace)
+	if err := s.authorize(t, policy.ListKeys, resource, nil); err != nil {
+		return listing[Key]{}, err
+	}
+	if missing != nil {
+		return listing[Key]{}, missing
+	}
+	d, err := s.domainOf(ctx, ns)
+	if err != nil {
+		return listing[Key]{}, err
+	}
+	if q.ShowDeleted {
+		return list(ctx, s, d, prefixKey+ns.ID.String()+"/", q.PageSize, q.PageToken, func(r stored[keyRecord]) (Key, bool, error) {
+			return r.value.Key, hasLabels(r.value.Labels, q.Labels), nil
+		})
+	}
+	return list(ctx, s, d, prefixKeyNames(ns.ID), q.PageSize, q.PageToken, func(r stored[keyNameRecord]) (Key, bool, error) {
+		k, err := read[keyRecord](ctx, s, d, pathKey(ns.ID, r.value.ID))
+		return k.value.Key, hasLabels(k.value.Labels, q.Labels), err
+	})
+}
+
+func hasLabels(labels, wanted map[string]string) bool {
+	for name, value := range wanted {
+		if have, ok := labels[name]; !ok || have != value {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,186 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/keywright/keywright/kms/policy"
+	"github.com/keywright/keywright/kms/store"
+)
+
+// loadPolicies reads all policies and compiles them.
+func (s *Service) loadPolicies(ctx context.Context) error {
+	head, err := read[headRecord](ctx, s, s.system, pathHead)
+	if errors.Is(err, store.ErrNotFound) {
+		err = dataLoss(pathHead, err)
+	}
+	if err != nil {
+		return err
+	}
+	set, err := s.compilePolicies(ctx, head.value.PolicyRevision, nil)
+	if err == nil {
+		s.policies.Store(set)
+	}
+	return err
+}
+
+// compilePolicies compiles what is stored, changed by edit, as the given revision.
+func (s *Service) compilePolicies(ctx context.Context, revision uint64, edit func([]policy.Policy) []policy.Policy) (*policy.Set, error) {
+	var all []policy.Policy
+	for after, more := "", true; more; more = after != "" {
+		page, err := s.store.List(ctx, prefixPolicy, after, store.MaxPageRecords)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		for _, record := range page.Records {
+			p, err := decode[Policy](s.system, record)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, policy.Policy{Namespace: p.value.Namespace, Name: p.value.Name, Text: p.value.Text})
+		}
+		after = page.Next
+	}
+	if edit != nil {
+		all = edit(all)
+	}
+	return policy.NewSet(revision, all)
+}
+
+func policyError(err error) error {
+	var bad *policy.InvalidPolicy
+	if !errors.As(err, &bad) {
+		return err
+	}
+	return &Error{Code: InvalidArgument, Reason: "INVALID_POLICY", Field: "text", Message: bad.Error()}
+}
+
+// policyResource is what a policy is about: its namespace or the installation.
+func (s *Service) policyResource(namespace string) func(context.Context) (*policy.Resource, error) {
+	return func(ctx context.Context) (*policy.Resource, error) {
+		if namespace == "" {
+			return &policy.Resource{}, nil
+		}
+		resource, _, err := s.namespaceResource(ctx, namespace)
+		return resource, err
+	}
+}
+
+func (s *Service) policyChange(action policy.Action, q PolicyRef, request any) change {
+	c := change{action: action, namespace: q.Namespace, idempotency: q.Idempotency, request: request,
+		check: checkName("name", q.Name), resource: s.policyResource(q.Namespace), lock: func() *sync.Mutex { return &s.policyLock }}
+	if q.Namespace != "" {
+		c.check = errors.Join(checkNamespaceName(q.Namespace), c.check)
+	}
+	return c
+}
+
+// PutPolicy writes a policy; it is in force when the call returns.
+func (s *Service) PutPolicy(ctx context.Context, call Call, q PutPolicyRequest) (Policy, error) {
+	ref := PolicyRef{Namespace: q.Namespace, Name: q.Name, Idempotency: q.Idempotency}
+	c := s.policyChange(policy.PutPolicy, ref, struct{ N, P, T any }{q.Namespace, q.Name, q.Text})
+	written := policy.Policy{Namespace: q.Namespace, Name: q.Name, Text: q.Text}
+	if c.check == nil {
+		c.check = policyError(policy.Validate(written))
+	}
+	return mutate(ctx, s, call, c, func(ctx context.Context, _ *trace, tx *transaction) (Policy, error) {
+		return s.planPolicy(ctx, tx, ref, &written)
+	})
+}
+
+// DeletePolicy removes a policy; it has no force when the call returns.
+func (s *Service) DeletePolicy(ctx context.Context, call Call, q PolicyRef) error {
+	c := s.policyChange(policy.DeletePolicy, q, struct{ N, P any }{q.Namespace, q.Name})
+	_, err := mutate(ctx, s, call, c, func(ctx context.Context, _ *trace, tx *transaction) (Policy, error) {
+		return s.planPolicy(ctx, tx, q, nil)
+	})
+	return err
+}
+
+// planPolicy writes or, with nil, deletes a policy, and swaps the compiled set in
+// once that is durable.
+func (s *Service) planPolicy(ctx context.Context, tx *transaction, q PolicyRef, written *policy.Policy) (Policy, error) {
+	path := pathPolicy(q.Namespace, q.Name)
+	old, err := read[Policy](ctx, s, s.system, path)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return Policy{}, err
+	}
+	if written == nil && err != nil {
+		return Policy{}, errNoPolicy(q)
+	}
+	head, err := read[headRecord](ctx, s, s.system, pathHead)
+	if err != nil {
+		return Policy{}, err
+	}
+	head.value.PolicyRevision++
+	tx.put(s.system, pathHead, head.revision, head.value)
+	set, err := s.compilePolicies(ctx, head.value.PolicyRevision, func(all []policy.Policy) []policy.Policy {
+		all = slices.DeleteFunc(all, func(p policy.Policy) bool { return p.Namespace == q.Namespace && p.Name == q.Name })
+		if written != nil {
+			all = append(all, *written)
+		}
+		return all
+	})
+	if err != nil {
+		return Policy{}, policyError(err)
+	}
+	tx.detail("policy", q.Name)
+	tx.then(func(store.Revision) { s.policies.Store(set) })
+	if written == nil {
+		tx.delete(path, old.revision)
+		return Policy{}, nil
+	}
+	now := s.now().UTC()
+	p := Policy{Namespace: q.Namespace, Name: q.Name, Text: written.Text, Created: now, Updated: now, Revision: set.Revision()}
+	if old.revision != 0 {
+		p.Created = old.value.Created
+	}
+	tx.put(s.system, path, old.revision, p)
+	return p, nil
+}
+
+func errNoPolicy(q PolicyRef) error {
+	return notFound("POLICY_NOT_FOUND", "policy %q does not exist; ListPolicies names those there are", strings.TrimPrefix(q.Namespace+"/"+q.Name, "/"))
+}
+
+// GetPolicy returns a policy.
+func (s *Service) GetPolicy(ctx context.Context, call Call, q PolicyRef) (Policy, error) {
+	return perform(ctx, s, call, policy.GetPolicy, q, func(s *Service, ctx context.Context, t *trace, q PolicyRef) (Policy, error) {
+		t.on(q.Namespace, "")
+		resource, missing := s.policyResource(q.Namespace)(ctx)
+		if err := s.authorize(t, policy.GetPolicy, resource, nil); err != nil {
+			return Policy{}, err
+		}
+		if err := errors.Join(missing, checkName("name", q.Name)); err != nil {
+			return Policy{}, firstError(err)
+		}
+		p, err := read[Policy](ctx, s, s.system, pathPolicy(q.Namespace, q.Name))
+		if errors.Is(err, store.ErrNotFound) {
+			return Policy{}, errNoPolicy(q)
+		}
+		return p.value, err
+	})
+}
+
+// ListPolicies pages through one namespace's policies or, with an empty
+// namespace, through all policies of the installation and every namespace.
+func (s *Service) ListPolicies(ctx context.Context, call Call, q ListRequest) ([]Policy, string, error) {
+	return performList(ctx, s, call, policy.ListPolicies, q, func(s *Service, ctx context.Context, t *trace, q ListRequest) (listing[Policy], error) {
+		t.on(q.Namespace, "")
+		resource, missing := s.policyResource(q.Namespace)(ctx)
+		if err := s.authorize(t, policy.ListPolicies, resource, nil); err != nil {
+			return listing[Policy]{}, err
+		}
+		if missing != nil {
+			return listing[Policy]{}, missing
+		}
+		prefix := prefixPolicy
+		if q.Namespace != "" {
+			prefix = prefixPolicies(q.Namespace)
+		}
+		return list(ctx, s, s.system, prefix, q.PageSize, q.PageToken, func(p stored[Policy]) (Policy, bool, error) { return p.value, true, nil })
+	})
+}

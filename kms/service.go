@@ -1,0 +1,205 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keywright/keywright/kms/audit"
+	"github.com/keywright/keywright/kms/internal/cow"
+	"github.com/keywright/keywright/kms/internal/domain"
+	"github.com/keywright/keywright/kms/internal/entropy"
+	"github.com/keywright/keywright/kms/policy"
+	"github.com/keywright/keywright/kms/store"
+	"github.com/keywright/keywright/kms/token"
+)
+
+// ErrNotInitialized says that the store holds no installation; `keywrightd init` makes one.
+var ErrNotInitialized = errors.New("the store holds no installation yet")
+
+// lockStripes is how many locks serialise the changes of keys.
+const lockStripes = 256
+
+// Service performs every operation. Make it with Open.
+type Service struct {
+	config  Config
+	store   store.Store
+	audit   *audit.Log
+	hsm     HSM
+	log     *slog.Logger
+	now     func() time.Time
+	root    root
+	started time.Time
+
+	installation installationRecord
+	system       *domain.Domain
+	tokens       *token.Verifier
+	tokenSigner  tokenSigner
+	random       entropy.Source
+
+	policies   atomic.Pointer[policy.Set]
+	policyLock sync.Mutex
+
+	namespaces    *cow.Map[string, *namespace]
+	namespaceLock sync.Mutex
+	cache         cache
+	locks         [lockStripes]sync.Mutex // by key id
+
+	dirty     dirtyUsage
+	denials   denialCount
+	hsmHealth atomic.Pointer[string] // what is wrong, "" if nothing
+	jobs      jobs
+}
+
+// Open finds the installation in the store and its root key on the token, and
+// starts the background jobs. It creates nothing. ctx bounds the opening only.
+func Open(ctx context.Context, c Config) (*Service, error) {
+	c = c.withDefaults()
+	s := &Service{config: c, store: c.Store, audit: c.Audit, hsm: c.HSM, log: c.Logger, now: c.Clock,
+		started: c.Clock(), namespaces: cow.New[string, *namespace](), cache: newCache(c.CacheBytes)}
+	if err := s.load(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.auditBoot(); err != nil {
+		return nil, err
+	}
+	s.startJobs()
+	return s, nil
+}
+
+func (s *Service) load(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{s.loadInstallation, s.reseed, s.loadTokenSigner, s.loadPolicies} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadInstallation reads what the store remembers of the root key, finds that
+// key on the token, and only then believes the record: by the system domain that
+// the root key unwraps.
+func (s *Service) loadInstallation(ctx context.Context) error {
+	record, err := s.store.Get(ctx, pathInstallation)
+	if errors.Is(err, store.ErrNotFound) {
+		return ErrNotInitialized
+	}
+	if err != nil {
+		return fmt.Errorf("read the installation: %w", err)
+	}
+	claimed, err := peek[installationRecord](record)
+	if err != nil {
+		return err
+	}
+	if err := s.hsm.FindRoot(ctx, claimed.Root.ID, claimed.Root.CheckValue); err != nil {
+		return fmt.Errorf("find root key %s on the token: %w", claimed.Root.ID, err)
+	}
+	s.root = root{hsm: s.hsm, id: claimed.Root.ID, version: claimed.Root.Version}
+	s.installation = claimed
+	if s.system, err = s.openDomain(ctx, 0, 1); err != nil {
+		return fmt.Errorf("open the system domain: %w", err)
+	}
+	verified, err := decode[installationRecord](s.system, record)
+	if err != nil {
+		return err
+	}
+	s.installation = verified.value
+	return s.checkSigner(ctx)
+}
+
+// checkSigner makes sure that the audit signing key is where the record says.
+func (s *Service) checkSigner(ctx context.Context) error {
+	if s.installation.Signer.Protection != signerOnToken {
+		return nil
+	}
+	found, err := s.hsm.FindSigner(ctx, s.installation.Signer.ID)
+	if err != nil {
+		return fmt.Errorf("find audit signing key %s on the token: %w", s.installation.Signer.ID, err)
+	}
+	return samePublicKey(found.Public, s.installation.Signer.PublicKey)
+}
+
+// openDomain unwraps a namespace's domain secret and verifies with it the very
+// record that held it.
+func (s *Service) openDomain(ctx context.Context, ns ID, generation uint32) (*domain.Domain, error) {
+	path := pathDomain(ns, generation)
+	record, err := s.store.Get(ctx, path)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, dataLoss(path, err)
+	}
+	if err != nil {
+		return nil, storeError(err)
+	}
+	claimed, err := peek[domainRecord](record)
+	if err != nil {
+		return nil, err
+	}
+	d, err := domain.Open(ctx, s.root, s.domainID(ns, generation), claimed.Wrapped)
+	if err != nil {
+		return nil, hsmError(path, err)
+	}
+	if _, err := decode[domainRecord](d, record); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (s *Service) domainID(ns ID, generation uint32) domain.ID {
+	return domain.ID{Installation: s.installation.ID, Namespace: uint64(ns), Generation: generation}
+}
+
+// reseed brings the token's randomness into the source that keys are made from.
+func (s *Service) reseed(ctx context.Context) error {
+	b, err := s.hsm.Random(ctx, entropy.SeedSize)
+	if err != nil {
+		return hsmError("random", err)
+	}
+	s.random.Seed([entropy.SeedSize]byte(b))
+	return nil
+}
+
+// Close ends the background jobs and writes down what they still hold: use
+// counts and times of last use. Calls still under way must have ended before.
+func (s *Service) Close(ctx context.Context) error {
+	s.stopJobs()
+	err := s.flush(ctx)
+	if err != nil {
+		s.log.Warn("times of last use were not all stored", "error", err)
+	}
+	_, auditErr := s.audit.Append(&audit.Entry{Time: s.now(), Phase: audit.PhaseEvent, Principal: internalPrincipal, Action: "Shutdown", Outcome: string(OK)}, audit.Sync)
+	return errors.Join(err, auditErr)
+}
+
+// auditBoot logs the start, and what a crash had left unfinished in the log.
+func (s *Service) auditBoot() error {
+	details := map[string]string{"installation": s.installation.ID.String(), "root": s.root.id.String()}
+	if r := s.audit.Recovered(); r.Bytes > 0 {
+		details["unfinished_tail_bytes"] = fmt.Sprint(r.Bytes)
+	}
+	_, err := s.audit.Append(&audit.Entry{Time: s.now(), Phase: audit.PhaseEvent, Principal: internalPrincipal,
+		Action: "Start", Outcome: string(OK), Details: details}, audit.Sync)
+	return err
+}
+
+// RecordDenied counts a call that could not be authenticated. Such failures reach
+// the audit log summed up, so that outsiders cannot fill it.
+func (s *Service) RecordDenied(source netip.Addr, reason string) { s.denials.add(source, reason) }
+
+// hsmError gives a device's error the code that callers see.
+func hsmError(path string, err error) error {
+	var known *Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, ErrUnwrap), errors.Is(err, domain.ErrNotAuthentic):
+		return dataLoss(path, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return &Error{Code: DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Message: "the deadline passed before the HSM answered", Cause: err}
+	}
+	return &Error{Code: Unavailable, Reason: "HSM_UNAVAILABLE", Message: "the HSM is not available; try again later", Cause: err}
+}

@@ -1,0 +1,93 @@
+package kms
+
+import (
+	"context"
+	"crypto/fips140"
+
+	"github.com/keywright/keywright/kms/audit"
+	"github.com/keywright/keywright/kms/policy"
+)
+
+// GetStatus describes the server to whom may know.
+func (s *Service) GetStatus(ctx context.Context, call Call) (Status, error) {
+	return perform(ctx, s, call, policy.GetStatus, struct{}{}, func(s *Service, ctx context.Context, t *trace, _ struct{}) (Status, error) {
+		if err := s.authorize(t, policy.GetStatus, &policy.Resource{}, nil); err != nil {
+			return Status{}, err
+		}
+		return s.Health(ctx), nil
+	})
+}
+
+// Health describes the server to itself, for probes and metrics: it passes no
+// policy, so no surface may show it to a caller whole.
+func (s *Service) Health(ctx context.Context) Status {
+	status := Status{InstallationID: s.installation.ID.String(), Started: s.started, DevMode: s.installation.DevMode,
+		FIPS: fips140.Enabled(), PolicyRevision: s.policies.Load().Revision(), HSM: s.hsm.Status(),
+		RootKeyID: s.root.id.String(), RootVersion: s.root.version,
+		AuditNext: s.audit.Next(), Audit: s.audit.Stats(),
+		SignerAlgorithm: s.installation.Signer.Algorithm, SignerProtection: s.installation.Signer.Protection,
+		Cache: CacheStatus{Keys: s.cache.keys.Len(), Versions: s.cache.versions.Len(), Bytes: s.cache.bytes.Load(), Limit: s.cache.limit}}
+	if problem := *s.hsmHealth.Load(); problem != "" {
+		status.HSM.Healthy, status.HSM.Problem = false, problem
+	}
+	if err := s.audit.Health(); err != nil {
+		status.AuditProblem = err.Error()
+	}
+	var err error
+	if status.StoreRevision, err = s.store.Revision(ctx); err != nil {
+		status.StoreProblem = err.Error()
+	}
+	status.StoreBytes, _ = s.store.Size(ctx)
+	return status
+}
+
+// ListAudit returns the entries that a filter asks for, oldest first; with a
+// namespace in the filter, the right to read that namespace's entries suffices.
+func (s *Service) ListAudit(ctx context.Context, call Call, f audit.Filter) ([]audit.Entry, error) {
+	return perform(ctx, s, call, policy.ReadAudit, f, func(s *Service, ctx context.Context, t *trace, f audit.Filter) ([]audit.Entry, error) {
+		if err := s.admitAudit(ctx, t, f); err != nil {
+			return nil, err
+		}
+		var entries []audit.Entry
+		err := s.audit.Scan(ctx, f, func(e audit.Entry) error {
+			entries = append(entries, e)
+			return nil
+		})
+		return entries, readAuditError(err)
+	})
+}
+
+// TailAudit calls fn for the last backlog entries that match and then for each
+// new one, until ctx ends or fn fails. Its own audit record is written first.
+func (s *Service) TailAudit(ctx context.Context, call Call, f audit.Filter, backlog int, fn func(audit.Entry) error) error {
+	from, err := perform(ctx, s, call, policy.ReadAudit, f, func(s *Service, ctx context.Context, t *trace, f audit.Filter) (uint64, error) {
+		return s.audit.Next(), s.admitAudit(ctx, t, f)
+	})
+	if err != nil {
+		return err
+	}
+	if backlog > 0 {
+		newest := f
+		newest.Newest, newest.Limit, newest.To = true, backlog, from
+		if err := s.audit.Scan(ctx, newest, fn); err != nil {
+			return readAuditError(err)
+		}
+	}
+	return readAuditError(s.audit.Tail(ctx, from, f, fn))
+}
+
+func (s *Service) admitAudit(ctx context.Context, t *trace, f audit.Filter) error {
+	t.on(f.Namespace, "")
+	resource, missing := s.policyResource(f.Namespace)(ctx)
+	if err := s.authorize(t, policy.ReadAudit, resource, nil); err != nil {
+		return err
+	}
+	return missing
+}
+
+func readAuditError(err error) error {
+	if err == nil || CodeOf(err) != Internal {
+		return err
+	}
+	return storeError(err)
+}
