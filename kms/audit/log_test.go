@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -218,6 +219,37 @@ func TestClosed(t *testing.T) {
 	}
 	if err := l.Close(); !errors.Is(err, ErrClosed) {
 		t.Errorf("second Close: %v, want ErrClosed", err)
+	}
+}
+
+// TestCloseWaits: a caller is either served or told that the log is closed.
+func TestCloseWaits(t *testing.T) {
+	for range 20 {
+		l := openLog(t, t.TempDir(), Options{ReserveBytes: -1})
+		var group sync.WaitGroup
+		var served atomic.Uint64
+		for range 16 {
+			group.Go(func() {
+				for {
+					if _, err := l.Append(mutation("r"), Sync); err == nil {
+						served.Add(1)
+					} else if errors.Is(err, ErrClosed) {
+						return
+					} else {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		waitUntil(t, func() bool { return served.Load() > 50 })
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		group.Wait()
+		if found := checkLines(t, l); uint64(len(found)) != served.Load() {
+			t.Fatalf("%d lines, %d served", len(found), served.Load())
+		}
 	}
 }
 
