@@ -13,14 +13,13 @@ import (
 	"github.com/keywright/keywright/softhsm/softhsmtest"
 )
 
-// small opens a device with a root on a fresh token, with a small pool and a short
-// timeout.
+// small opens a device with a root on a fresh token, with a small pool.
 func small(t *testing.T) (*Device, Root) {
 	t.Helper()
 	token := softhsmtest.Token(t)
 	d, err := Open(t.Context(), Config{
 		Module: token.Module, TokenLabel: token.Label, PIN: PINFromFile(token.PINFile),
-		MaxSessions: 2, Timeout: 300 * time.Millisecond,
+		MaxSessions: 2, Timeout: time.Minute,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -30,6 +29,15 @@ func small(t *testing.T) (*Device, Root) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return d, root
+}
+
+// impatient is small with a short timeout, for calls that do not make keys:
+// SoftHSM2 syncs those to disk, which may take long on a busy machine.
+func impatient(t *testing.T) (*Device, Root) {
+	t.Helper()
+	d, root := small(t)
+	d.config.Timeout = time.Second
 	return d, root
 }
 
@@ -57,7 +65,7 @@ func hang(t *testing.T, d *Device) (release func()) {
 }
 
 func TestHungCallDoesNotHoldTheCaller(t *testing.T) {
-	d, _ := small(t)
+	d, _ := impatient(t)
 	stuck := make(chan struct{})
 	defer close(stuck)
 	begun := time.Now()
@@ -80,7 +88,7 @@ func TestHungCallDoesNotHoldTheCaller(t *testing.T) {
 // With one call hung the others go on, without a new initialisation, because the
 // canary tells that the token is well.
 func TestOthersGoOnBesideHungCall(t *testing.T) {
-	d, root := small(t)
+	d, root := impatient(t)
 	generation := d.Status().Generation
 	stuck := make(chan struct{})
 	_, err := call(t.Context(), d, "hang", func(*session) (struct{}, error) {
@@ -112,7 +120,7 @@ func waitIdle(t *testing.T, d *Device) {
 }
 
 func TestPoolExhausted(t *testing.T) {
-	d, root := small(t)
+	d, root := impatient(t)
 	releases := []func(){hang(t, d), hang(t, d)}
 
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -142,7 +150,7 @@ func TestPoolExhausted(t *testing.T) {
 
 // A module is not finalised under a call in flight.
 func TestNoReinitialisationUnderHungCall(t *testing.T) {
-	d, root := small(t)
+	d, root := impatient(t)
 	release := hang(t, d)
 	ctx, cancel := bounded(t.Context(), d.config.Timeout)
 	defer cancel()
@@ -164,7 +172,7 @@ func TestNoReinitialisationUnderHungCall(t *testing.T) {
 }
 
 func TestCloseUnderHungCall(t *testing.T) {
-	d, _ := small(t)
+	d, _ := impatient(t)
 	release := hang(t, d)
 	begun := time.Now()
 	var e *Error
@@ -174,9 +182,15 @@ func TestCloseUnderHungCall(t *testing.T) {
 	if took := time.Since(begun); took > 3*d.config.Timeout {
 		t.Fatalf("Close took %v", took)
 	}
+	if _, err := Open(t.Context(), d.config); !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("Open while a call is stuck: error = %v, want ErrUnavailable", err)
+	}
 	release()
-	// The reference stayed with the stuck call; give it back for the next test.
-	if err := d.module.close(t.Context()); err != nil {
+	again, err := Open(t.Context(), d.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -193,7 +207,7 @@ func failing(code uint, times int32) (fn func(*session) (struct{}, error), calls
 }
 
 func TestEachClassHasItsReaction(t *testing.T) {
-	d, _ := small(t)
+	d, _ := impatient(t)
 	generation := d.Status().Generation
 	cases := []struct {
 		code  uint
@@ -216,7 +230,7 @@ func TestEachClassHasItsReaction(t *testing.T) {
 			if !errors.As(err, &e) || e.Class != c.class || e.Code != c.code || e.Op != "test" {
 				t.Fatalf("error = %+v, want class %s and code %#x", e, c.class, c.code)
 			}
-			if got := calls.Load(); c.calls != 0 && got != c.calls || got > 20 {
+			if got := calls.Load(); c.calls != 0 && got != c.calls || got > 100 {
 				t.Fatalf("called %d times", got)
 			}
 			if c.class == ClassCaller {

@@ -189,18 +189,13 @@ func (d *Device) Close() error {
 	return d.closeError
 }
 
-// shutdown takes every place in the pool, so that no call is left, then lets go of
-// the module.
+// shutdown waits until no call is left, then lets go of the module.
 func (d *Device) shutdown() error {
 	ctx, cancel := bounded(context.Background(), d.config.Timeout)
 	defer cancel()
-	for range cap(d.pool) {
-		if err := d.pool.acquire(ctx); err != nil {
-			return &Error{Op: "close", Class: ClassDevice, Err: fmt.Errorf("calls are stuck in the module, which stays loaded: %w", err)}
-		}
-	}
-	if err := d.recovering.acquire(ctx); err != nil {
-		return &Error{Op: "close", Class: ClassDevice, Err: fmt.Errorf("recovery is stuck in the module, which stays loaded: %w", err)}
+	if err := d.quiesce(ctx); err != nil {
+		d.module.abandon()
+		return &Error{Op: "close", Class: ClassDevice, Err: fmt.Errorf("calls are stuck in the module, which stays initialised: %w", err)}
 	}
 	_, err := await(ctx, func() (struct{}, error) {
 		d.conn.Load().retire()
@@ -210,6 +205,16 @@ func (d *Device) shutdown() error {
 		return classify("close", err)
 	}
 	return nil
+}
+
+// quiesce takes every place in the pool, and the one for recovery, for good.
+func (d *Device) quiesce(ctx context.Context) error {
+	for range cap(d.pool) {
+		if err := d.pool.acquire(ctx); err != nil {
+			return err
+		}
+	}
+	return d.recovering.acquire(ctx)
 }
 
 // health is what is known about the token without asking it. The zero value is

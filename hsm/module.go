@@ -75,14 +75,16 @@ func canonical(path string) (string, error) {
 	return filepath.Abs(resolved)
 }
 
-// open takes a reference and initialises the module if it is the first.
+// open takes a reference, and initialises the module if it is the first.
 func (m *module) open(ctx context.Context) error {
 	if err := m.life.acquire(ctx); err != nil {
 		return fault(ClassDevice, err)
 	}
 	defer m.life.release()
-	if err := m.initialise(); err != nil {
-		return err
+	if !m.inUse() {
+		if err := m.restart(ctx); err != nil {
+			return err
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,21 +92,25 @@ func (m *module) open(ctx context.Context) error {
 	return nil
 }
 
-// close drops a reference and finalises the module with the last. When calls are
-// stuck in it until ctx ends, it is left initialised.
+// close drops a reference, and finalises the module with the last. When calls are
+// stuck in it until ctx ends, it is left to the next open.
 func (m *module) close(ctx context.Context) error {
+	m.abandon()
 	if err := m.life.acquire(ctx); err != nil {
 		return fault(ClassDevice, err)
 	}
 	defer m.life.release()
-	m.mu.Lock()
-	m.refs--
-	last := m.refs == 0
-	m.mu.Unlock()
-	if !last {
+	if m.inUse() {
 		return nil
 	}
 	return m.finalise(ctx)
+}
+
+// abandon drops a reference and touches the module no more.
+func (m *module) abandon() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refs--
 }
 
 // exclusively runs fn on a freshly initialised module that nobody else has open.
@@ -116,7 +122,7 @@ func (m *module) exclusively(ctx context.Context, fn func() error) error {
 	if m.inUse() {
 		return ErrModuleInUse
 	}
-	if err := m.initialise(); err != nil {
+	if err := m.restart(ctx); err != nil {
 		return err
 	}
 	return errors.Join(fn(), m.finalise(ctx))
@@ -125,7 +131,7 @@ func (m *module) exclusively(ctx context.Context, fn func() error) error {
 func (m *module) inUse() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.refs > 0 || m.initialised
+	return m.refs > 0
 }
 
 // reinitialise makes a new generation, unless somebody else made one since seen.
@@ -137,6 +143,11 @@ func (m *module) reinitialise(ctx context.Context, seen uint64) error {
 	if m.current() != seen {
 		return nil
 	}
+	return m.restart(ctx)
+}
+
+// restart makes a new generation. It needs life.
+func (m *module) restart(ctx context.Context) error {
 	if err := m.finalise(ctx); err != nil {
 		return err
 	}
@@ -177,9 +188,6 @@ func (m *module) leave() {
 func (m *module) initialise() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.initialised {
-		return nil
-	}
 	err := m.unlocked(func() error { return m.p11.Initialize() })
 	if err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
 		return &Error{Op: "initialise module", Class: ClassDevice, Code: codeOf(err), Err: fmt.Errorf("%w: %s: %w", ErrModule, m.path, err)}

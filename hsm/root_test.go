@@ -156,6 +156,7 @@ func TestRootOfAnotherTokenOfSameLabel(t *testing.T) {
 func TestUnwrapRefusesEveryFlippedByte(t *testing.T) {
 	d, _, root := withRoot(t)
 	blob := wrap(t, d, root, "secret")
+	generation := d.Status().Generation
 	for i := range blob {
 		tampered := bytes.Clone(blob)
 		tampered[i] ^= 0x01
@@ -168,7 +169,7 @@ func TestUnwrapRefusesEveryFlippedByte(t *testing.T) {
 			t.Fatalf("cut to %d bytes: error = %v", n, err)
 		}
 	}
-	if s := d.Status(); !s.Healthy || s.Generation != d.Status().Generation || !s.LastErrorAt.IsZero() {
+	if s := d.Status(); !s.Healthy || s.Generation != generation || !s.LastErrorAt.IsZero() {
 		t.Fatalf("tampering made the device look sick: %+v", s)
 	}
 	unwraps(t, d, blob, "secret")
