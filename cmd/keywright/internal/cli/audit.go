@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/keywright/keywright/cmd/keywright/internal/client"
+	"github.com/keywright/keywright/cmd/keywright/internal/ui"
+	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
+)
+
+func (a *app) auditCommand() *cobra.Command {
+	return a.group("audit", "Read the audit log", a.auditTail(), a.auditList())
+}
+
+// filterFlags choose audit entries.
+type filterFlags struct {
+	filter       keywrightv1.AuditFilter
+	since, until string
+}
+
+func (f *filterFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.filter.Principal, "principal", "", "only of this principal")
+	flags.StringVar(&f.filter.Action, "action", "", "only of this action, such as Encrypt")
+	flags.StringVar(&f.filter.Key, "key", "", "only of this key; its namespace is --namespace")
+	flags.StringVar(&f.filter.Outcome, "outcome", "", "only of this outcome, such as OK or PERMISSION_DENIED")
+	flags.StringVar(&f.filter.RequestId, "request-id", "", "only of this request")
+}
+
+func (f *filterFlags) addTimes(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.since, "since", "", "not before: a time (RFC 3339), or how long ago, such as 2h or 7d")
+	cmd.Flags().StringVar(&f.until, "until", "", "before: as --since")
+}
+
+// proto completes the filter. The namespace counts only as a flag: the default
+// one of the environment must not hide entries.
+func (f *filterFlags) proto(a *app) (filter *keywrightv1.AuditFilter, err error) {
+	filter = &f.filter
+	filter.Namespace = a.namespace
+	if filter.Since, err = moment("since", f.since); err != nil {
+		return nil, err
+	}
+	filter.Until, err = moment("until", f.until)
+	return filter, err
+}
+
+func moment(flag, text string) (*timestamppb.Timestamp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return timestamppb.New(at), nil
+	}
+	var ago span
+	if err := ago.Set(text); err != nil {
+		return nil, usagef("--%s must be a time such as 2026-01-31T12:00:00Z, or how long ago, such as 2h or 7d, not %q", flag, text)
+	}
+	return timestamppb.New(time.Now().Add(-ago.Duration)), nil
+}
+
+func (a *app) auditList() *cobra.Command {
+	var filter filterFlags
+	var limit int
+	var all bool
+	cmd := &cobra.Command{Use: "list", Short: "List entries of the audit log, oldest first", Args: arguments(0, 0),
+		RunE: a.run(func(ctx context.Context, c *client.Client, _ []string) error {
+			if limit < 1 || limit > maxPage {
+				return usagef("--limit must be 1 to %d, not %d; --all lists everything", maxPage, limit)
+			}
+			f, err := filter.proto(a)
+			if err != nil {
+				return err
+			}
+			request := &keywrightv1.ListEntriesRequest{Filter: f, PageSize: int32(limit), Newest: true}
+			if all {
+				request.PageSize, request.Newest = maxPage, false
+			}
+			return a.printPages(ctx, c, request)
+		})}
+	filter.add(cmd)
+	filter.addTimes(cmd)
+	cmd.Flags().IntVar(&limit, "limit", 100, "how many of the newest entries")
+	cmd.Flags().BoolVar(&all, "all", false, "all entries")
+	return cmd
+}
+
+// printPages prints each page as it comes: a log can be long.
+func (a *app) printPages(ctx context.Context, c *client.Client, request *keywrightv1.ListEntriesRequest) error {
+	for {
+		page, err := c.ListEntries(ctx, request)
+		if err != nil {
+			return err
+		}
+		for _, entry := range page.GetEntries() {
+			if err := a.printEntry(entry); err != nil {
+				return err
+			}
+		}
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" || request.Newest {
+			return nil
+		}
+	}
+}
+
+func (a *app) auditTail() *cobra.Command {
+	var filter filterFlags
+	var backlog uint16
+	cmd := &cobra.Command{Use: "tail", Short: "Show entries of the audit log as they are written, until interrupted", Args: arguments(0, 0),
+		RunE: a.run(func(ctx context.Context, c *client.Client, _ []string) error {
+			f, err := filter.proto(a)
+			if err != nil {
+				return err
+			}
+			stream, err := c.TailEntries(ctx, &keywrightv1.TailEntriesRequest{Filter: f, Backlog: int32(backlog)})
+			if err != nil {
+				return err
+			}
+			for {
+				entry, err := stream.Recv()
+				if errors.Is(err, io.EOF) || ctx.Err() != nil { // interrupting it is how it ends
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				if err := a.printEntry(entry); err != nil {
+					return err
+				}
+			}
+		})}
+	filter.add(cmd)
+	cmd.Flags().Uint16Var(&backlog, "backlog", 10, "begin this many entries back, at most 10000")
+	return cmd
+}
+
+// auditLine is what people see of an entry; docs/audit.md has all fields.
+type auditLine struct {
+	Time      time.Time `json:"time"`
+	Phase     string    `json:"phase"`
+	RequestID string    `json:"request_id"`
+	Principal string    `json:"principal"`
+	Action    string    `json:"action"`
+	Namespace string    `json:"namespace"`
+	Key       string    `json:"key"`
+	Version   uint64    `json:"version"`
+	Outcome   string    `json:"outcome"`
+	Reason    string    `json:"reason"`
+}
+
+// printEntry prints the line as it stands in the log, or a short form of it.
+func (a *app) printEntry(entry *keywrightv1.AuditEntry) error {
+	var line auditLine
+	if err := json.Unmarshal([]byte(entry.GetLine()), &line); a.json() || err != nil {
+		_, err := fmt.Fprintln(a.Out, entry.GetLine())
+		return err
+	}
+	fields := []string{strconv.FormatUint(entry.GetSequence(), 10), line.Time.UTC().Format(time.RFC3339), cmp.Or(line.Outcome, line.Phase, "-"),
+		line.Action, line.resource(), ui.Cell(line.Principal), ui.Cell(line.RequestID)}
+	if line.Reason != "" {
+		fields = append(fields, line.Reason)
+	}
+	_, err := fmt.Fprintln(a.Out, ui.Line(strings.Join(fields, "  ")))
+	return err
+}
+
+func (l auditLine) resource() string {
+	name := ui.Cell(l.Namespace)
+	if l.Key != "" {
+		name += "/" + ui.Cell(l.Key)
+	}
+	if l.Version > 0 {
+		name += " v" + strconv.FormatUint(l.Version, 10)
+	}
+	return name
+}

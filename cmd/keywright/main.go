@@ -1,0 +1,19 @@
+// Command keywright is the command line of Keywright, for operators and
+// developers. It speaks gRPC to a keywrightd server and holds no key but, while
+// it encrypts or decrypts a large file, that file's data key.
+package main
+
+import (
+	"os"
+
+	"github.com/keywright/keywright/cmd/keywright/internal/cli"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	return cli.Main(os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Getenv, version)
+}
