@@ -79,6 +79,9 @@ var (
 	// ErrNoSigningMechanism means that the token can do none of the signature
 	// algorithms.
 	ErrNoSigningMechanism = errors.New("token has no signing mechanism")
+	// ErrNoWrapMechanism means that the token cannot make AES keys or encrypt with
+	// AES-GCM, and so hold no root key.
+	ErrNoWrapMechanism = errors.New("token has no AES-GCM")
 	// ErrInvalidArgument means that an argument is out of range; the message names
 	// it and its limit.
 	ErrInvalidArgument = errors.New("invalid argument")

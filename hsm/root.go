@@ -29,6 +29,9 @@ func rootObject(id KeyID) object { return object{id, pkcs11.CKO_SECRET_KEY} }
 // GenerateRoot implements Service. The id is chosen before the key is made, so that
 // a key whose making was never confirmed is found again.
 func (d *Device) GenerateRoot(ctx context.Context) (Root, error) {
+	if !d.capabilities.RootWrap {
+		return Root{}, classify("generate root", ErrNoWrapMechanism)
+	}
 	id := newKeyID()
 	root, err := create(ctx, d, "generate root", func(s *session, sent *atomic.Bool) (Root, error) {
 		return s.generateRoot(id, sent)

@@ -81,7 +81,7 @@ type Capabilities struct {
 // process; a worker process can serve it as well. Methods may be called from any
 // goroutine, end when the context does, and return an *Error.
 type Service interface {
-	// GenerateRoot makes a root key. If the error is ErrUnknownOutcome the Root still
+	// GenerateRoot makes a root key, or fails with ErrNoWrapMechanism. If the error is ErrUnknownOutcome the Root still
 	// carries the id under which the key may appear, so that it can be destroyed.
 	GenerateRoot(ctx context.Context) (Root, error)
 

@@ -45,3 +45,11 @@ func TestNoSigningMechanism(t *testing.T) {
 		t.Fatalf("error = %v, want ErrNoSigningMechanism", err)
 	}
 }
+
+func TestNoWrapMechanism(t *testing.T) {
+	d := limited(t)
+	d.capabilities.RootWrap = false
+	if _, err := d.GenerateRoot(t.Context()); !errors.Is(err, ErrNoWrapMechanism) {
+		t.Fatalf("error = %v, want ErrNoWrapMechanism", err)
+	}
+}
