@@ -81,13 +81,15 @@ type Capabilities struct {
 // process; a worker process can serve it as well. Methods may be called from any
 // goroutine, end when the context does, and return an *Error.
 type Service interface {
-	// GenerateRoot makes a root key, or fails with ErrNoWrapMechanism. If the error is ErrUnknownOutcome the Root still
-	// carries the id under which the key may appear, so that it can be destroyed.
+	// GenerateRoot makes a root key, or fails with ErrNoWrapMechanism. If the error
+	// is ErrUnknownOutcome the Root still carries the id under which the key may
+	// appear, so that it can be destroyed.
 	GenerateRoot(ctx context.Context) (Root, error)
 
 	// FindRoot finds a root key and compares its check value: ErrRootNotFound,
-	// ErrWrongRoot, ErrDuplicateObject, ErrUnprotected. A root must have been generated or found
-	// through this Service before it wraps or unwraps. It never makes one.
+	// ErrWrongRoot, ErrDuplicateObject, ErrUnprotected. A root must have been
+	// generated or found through this Service before it wraps or unwraps. It never
+	// makes one.
 	FindRoot(ctx context.Context, id KeyID, checkValue []byte) (Root, error)
 
 	// Wrap encrypts 1 to MaxPlaintext bytes under a root key, bound to aad of at
