@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/cedar-policy/cedar-go"
+
+	"github.com/keywright/keywright/kms/policy/internal/cedartext"
 )
 
 // fuzzSeeds are texts whose verdict is known, so that the fuzzer starts on both
@@ -31,7 +33,9 @@ func fuzzSeeds() map[string]bool {
 		condition(`Key::"a/b".name == "b"`):                   false,
 		"permit (principal, action, resource)":                false,
 		"permit (principal == ?principal, action, resource);": false,
-		"\"": false, "": false, "// \xff": false, "permit(\"\\u{110000}\"": false,
+		"/* \" ; */" + encrypterRow + "/* when */ // \"":      true,
+		"//\r" + permitAll:                                    false,
+		"\"":                                                  false, "": false, "// \xff": false, "permit(\"\\u{110000}\"": false,
 	}
 }
 
@@ -62,6 +66,7 @@ func FuzzValidate(f *testing.F) {
 			checkRefusal(t, invalid, text)
 			return
 		}
+		checkStatements(t, p)
 		set, err := NewSet(1, []Policy{p})
 		if err != nil {
 			t.Fatalf("accepted, but does not compile: %v", err)
@@ -70,6 +75,32 @@ func FuzzValidate(f *testing.F) {
 			checkEvaluation(t, set, action)
 		}
 	})
+}
+
+// checkStatements checks that the tokens agree with Cedar's parser on where
+// statements begin and how many conditions they have: else a problem would be
+// shown in the wrong place, and limits could be passed by.
+func checkStatements(t *testing.T, p Policy) {
+	t.Helper()
+	doc, invalid := parse(p)
+	if invalid != nil {
+		t.Fatal(invalid)
+	}
+	count := 0
+	for _, statement := range doc.statements {
+		tokens := cedartext.Statement(doc.tokens, statement.Position().Offset)
+		count += len(tokens)
+		if len(tokens) == 0 || tokens[0].Offset != statement.Position().Offset || tokens[0].Line != statement.Position().Line ||
+			tokens[0].Column != statement.Position().Column {
+			t.Fatalf("statement at %+v is not where its tokens are: %+v", statement.Position(), tokens[:min(1, len(tokens))])
+		}
+		if got, want := len(doc.parts(statement))-1, len(tree(statement).Conditions); got != want {
+			t.Errorf("%d conditions found, want %d", got, want)
+		}
+	}
+	if count != len(doc.tokens) {
+		t.Errorf("%d of %d tokens belong to statements", count, len(doc.tokens))
+	}
 }
 
 func checkRefusal(t *testing.T, invalid *InvalidPolicy, text string) {

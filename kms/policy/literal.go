@@ -8,6 +8,8 @@ import (
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"github.com/keywright/keywright/kms/policy/internal/cedartext"
 )
 
 // checkLiterals checks the entities that a statement's conditions mention: they
@@ -18,7 +20,7 @@ func (d *parsed) checkLiterals(statement *cedar.Policy) *InvalidPolicy {
 	for i, condition := range tree(statement).Conditions {
 		problem, advice := literalProblem(condition.Body)
 		if problem != "" {
-			return d.invalid(find(parts[min(i+1, len(parts)-1)], ""), problem, advice)
+			return d.invalid(cedartext.Find(parts[min(i+1, len(parts)-1)], ""), problem, advice)
 		}
 	}
 	return nil

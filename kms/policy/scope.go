@@ -8,6 +8,8 @@ import (
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"github.com/keywright/keywright/kms/policy/internal/cedartext"
 )
 
 // scope is one part of a statement's scope in a uniform shape: what `==` or
@@ -68,13 +70,13 @@ func (d *parsed) checkScope(statement *cedar.Policy) *InvalidPolicy {
 }
 
 // scopeToken returns the word in the scope, which follows all annotations.
-func scopeToken(head []token, word string) token {
+func scopeToken(head []cedartext.Token, word string) cedartext.Token {
 	for i, t := range slices.Backward(head) {
-		if t.text == word && i > 0 && (head[i-1].text == "(" || head[i-1].text == ",") {
+		if t.Text == word && i > 0 && (head[i-1].Text == "(" || head[i-1].Text == ",") {
 			return t
 		}
 	}
-	return find(head, "")
+	return cedartext.Find(head, "")
 }
 
 const principalAdvice = `principals are Workload, User and Token, as in principal == Token::"app"; groups of them principal in Group::"ops"`

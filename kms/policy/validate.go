@@ -8,6 +8,8 @@ import (
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"github.com/keywright/keywright/kms/policy/internal/cedartext"
 )
 
 // Validate reports why a policy may not be stored, as *InvalidPolicy: names and
@@ -55,7 +57,7 @@ func (d *parsed) checkTypes(statement *cedar.Policy) *InvalidPolicy {
 
 // typeError reports the checker's first complaint about the given tokens, at
 // the first of them that the complaint mentions.
-func (d *parsed) typeError(err error, tokens []token) *InvalidPolicy {
+func (d *parsed) typeError(err error, tokens []cedartext.Token) *InvalidPolicy {
 	problem := slices.Min(messages(err))
 	return d.invalid(mentioned(tokens, problem), problem, adviceFor(problem))
 }
@@ -82,11 +84,11 @@ func messages(err error) []string {
 var quotedName = regexp.MustCompile("`(?:[A-Za-z_]+\\.)*([^`]+)`")
 
 // mentioned returns the token that the problem quotes, or the first of tokens.
-func mentioned(tokens []token, problem string) token {
+func mentioned(tokens []cedartext.Token, problem string) cedartext.Token {
 	if match := quotedName.FindStringSubmatch(problem); match != nil {
-		return find(tokens, match[1])
+		return cedartext.Find(tokens, match[1])
 	}
-	return find(tokens, "")
+	return cedartext.Find(tokens, "")
 }
 
 // adviceFor says what to do about a complaint of the type checker, whose errors

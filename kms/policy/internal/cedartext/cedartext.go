@@ -1,4 +1,10 @@
-package policy
+// Package cedartext finds places in the text of Cedar policies. cedar-go keeps
+// no position below a whole statement and bounds neither nesting nor size; this
+// package splits a text into tokens, so that a problem can be pointed at and an
+// excessive text refused before it is parsed. It never decides what a text means.
+//
+// All functions are pure: they keep no state and may be called concurrently.
+package cedartext
 
 import (
 	"strings"
@@ -6,13 +12,12 @@ import (
 	"unicode/utf8"
 )
 
-// token is one word of a policy's text and where it stands. cedar-go keeps no
-// positions below a whole statement; these serve to point at a problem and to
-// bound nesting before the text is parsed, never to decide anything.
-type token struct {
-	text         string
-	offset       int // in bytes
-	line, column int // from 1, column in characters
+// Token is one word, literal or sign of a text and where it stands. The zero
+// Token is no place.
+type Token struct {
+	Text         string
+	Offset       int // in bytes, from 0
+	Line, Column int // from 1, Column in characters
 }
 
 // scanner splits Cedar text into tokens. It accepts any text.
@@ -22,20 +27,25 @@ type scanner struct {
 	line, column int
 }
 
-func tokenize(text string) []token {
+// Tokenize splits any text, valid or not, into tokens, leaving out white space
+// and comments.
+func Tokenize(text string) []Token {
 	s := &scanner{text: text, line: 1, column: 1}
-	var tokens []token
+	var tokens []Token
 	for {
 		s.skipBlank()
 		if s.offset == len(text) {
 			return tokens
 		}
-		start := token{offset: s.offset, line: s.line, column: s.column}
+		start := s.place()
 		s.advance(s.tokenLength())
-		start.text = text[start.offset:s.offset]
+		start.Text = text[start.Offset:s.offset]
 		tokens = append(tokens, start)
 	}
 }
+
+// place returns where the scanner stands, as a token without text.
+func (s *scanner) place() Token { return Token{Offset: s.offset, Line: s.line, Column: s.column} }
 
 func (s *scanner) rest() string { return s.text[s.offset:] }
 
@@ -55,13 +65,27 @@ func (s *scanner) skipBlank() {
 	for {
 		rest := s.rest()
 		blank := len(rest) - len(strings.TrimLeft(rest, " \t\r\n"))
-		if strings.HasPrefix(rest[blank:], "//") {
-			blank += lengthUntil(rest[blank:], func(r rune) bool { return r == '\n' })
-		}
+		blank += commentLength(rest[blank:])
 		if blank == 0 {
 			return
 		}
 		s.advance(blank)
+	}
+}
+
+// commentLength returns the length of the comment that text begins with, 0 if
+// it begins with none. Besides line comments cedar-go knows the other kind of C.
+func commentLength(text string) int {
+	switch {
+	case strings.HasPrefix(text, "//"):
+		return lengthUntil(text, func(r rune) bool { return r == '\n' })
+	case strings.HasPrefix(text, "/*"):
+		if end := strings.Index(text[2:], "*/"); end >= 0 {
+			return 2 + end + 2
+		}
+		return len(text)
+	default:
+		return 0
 	}
 }
 
@@ -72,6 +96,8 @@ func (s *scanner) tokenLength() int {
 	switch {
 	case first == '"':
 		return stringLength(rest)
+	case unicode.IsDigit(first):
+		return lengthUntil(rest, func(r rune) bool { return !unicode.IsDigit(r) })
 	case isWord(first):
 		return lengthUntil(rest, func(r rune) bool { return !isWord(r) })
 	case len(rest) > 1 && strings.Contains(":: == != <= >= && ||", rest[:2]) && rest[0] != ' ' && rest[1] != ' ':
@@ -104,81 +130,34 @@ func lengthUntil(text string, stop func(rune) bool) int {
 	return len(text)
 }
 
-// Limits on a statement, so that no text can make the parser or the evaluator
-// recurse without end, or the type checker, whose cost grows with the cube of
-// the guards, take seconds. They are far above what people write.
-const (
-	maxNesting = 64 // brackets and ifs around an expression
-	maxUnary   = 4  // ! or - in a row, as in the reference implementation
-	maxChain   = 16 // dots in a row, as in a.b.c
-	maxGuards  = 16 // uses of has and hasTag
-)
-
-// complexity counts what a statement has of each.
-type complexity struct{ nesting, unary, chain, guards int }
-
-// tooComplex returns the first token that exceeds a limit.
-func tooComplex(tokens []token) (token, bool) {
-	var c complexity
-	for _, t := range tokens {
-		c.count(t.text)
-		if c.nesting > maxNesting || c.unary > maxUnary || c.chain > maxChain || c.guards > maxGuards {
-			return t, true
-		}
-	}
-	return token{}, false
-}
-
-func (c *complexity) count(text string) {
-	if text != "!" && text != "-" {
-		c.unary = 0
-	}
-	switch text {
-	case "(", "[", "{", "if":
-		c.nesting++
-	case ")", "]", "}":
-		c.nesting--
-	case "!", "-":
-		c.unary++
-	case ".":
-		c.chain++
-	case "has", "hasTag":
-		c.guards++
-	case "&&", "||", ",", "then", "else":
-		c.chain = 0
-	case ";":
-		*c = complexity{}
-	}
-}
-
-// statementTokens returns the tokens of the statement that starts at offset.
-func statementTokens(tokens []token, offset int) []token {
+// Statement returns the tokens of the statement that starts at offset.
+func Statement(tokens []Token, offset int) []Token {
 	start := len(tokens)
 	for i, t := range tokens {
-		if t.offset < offset {
+		if t.Offset < offset {
 			continue
 		}
 		start = min(start, i)
-		if t.text == ";" {
+		if t.Text == ";" {
 			return tokens[start : i+1]
 		}
 	}
 	return tokens[start:]
 }
 
-// clauses splits a statement into its head (annotations and scope) and its
+// Clauses splits a statement into its head (annotations and scope) and its
 // conditions, each beginning with its `when` or `unless`.
-func clauses(statement []token) [][]token {
-	var parts [][]token
+func Clauses(statement []Token) [][]Token {
+	var parts [][]Token
 	depth, start := 0, 0
 	for i, t := range statement {
-		switch t.text {
+		switch t.Text {
 		case "(", "[", "{":
 			depth++
 		case ")", "]", "}":
 			depth--
 		case "when", "unless":
-			if depth == 0 && (i == 0 || statement[i-1].text != "@") {
+			if depth == 0 && (i == 0 || statement[i-1].Text != "@") {
 				parts, start = append(parts, statement[start:i]), i
 			}
 		}
@@ -186,15 +165,16 @@ func clauses(statement []token) [][]token {
 	return append(parts, statement[start:])
 }
 
-// find returns the first token with this text, or the first token of all.
-func find(tokens []token, text string) token {
+// Find returns the first token with this text, or else the first of all, which
+// is the zero Token if there is none.
+func Find(tokens []Token, text string) Token {
 	for _, t := range tokens {
-		if t.text == text {
+		if t.Text == text {
 			return t
 		}
 	}
 	if len(tokens) == 0 {
-		return token{}
+		return Token{}
 	}
 	return tokens[0]
 }
