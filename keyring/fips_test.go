@@ -32,6 +32,7 @@ func TestFIPSOnly(t *testing.T) {
 	if fips140.Enforced() {
 		t.Skip("the whole run enforces FIPS 140-3 already")
 	}
+	t.Parallel()
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=5m")
 	child.Env = append(os.Environ(), "GODEBUG=fips140=only", fipsChild+"=1")
 	out, err := child.CombinedOutput()

@@ -63,6 +63,7 @@ func parsePKCS8(material []byte) (*rsa.PrivateKey, bool) {
 	return key, ok && err == nil
 }
 
+// public takes any exponent that crypto/rsa takes: old keys still verify.
 func (f rsaKeys) public(der []byte) (any, error) {
 	key, err := parsePKIX[*rsa.PublicKey](der)
 	if err != nil {

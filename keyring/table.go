@@ -2,11 +2,10 @@ package keyring
 
 import (
 	"crypto"
-	_ "crypto/sha256" // linked in for crypto.SHA256
-	_ "crypto/sha512" // linked in for crypto.SHA384 and crypto.SHA512
-
 	"crypto/ecdh"
 	"crypto/elliptic"
+	_ "crypto/sha256" // linked in for crypto.SHA256
+	_ "crypto/sha512" // linked in for crypto.SHA384 and crypto.SHA512
 	"fmt"
 	"slices"
 )
