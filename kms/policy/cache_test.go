@@ -248,3 +248,34 @@ func BenchmarkNewSet(b *testing.B) {
 		manyPolicies(b, 10_000)
 	}
 }
+
+// TestAnswers checks the comparison alone: in the cache, most of these requests
+// would be looked up elsewhere, and be mistaken only when two places collide.
+func TestAnswers(t *testing.T) {
+	var entry *remembered
+	set := newSet(t, permitAll)
+	set.Decide(ask(Encrypt))
+	for i := range set.cache.slots {
+		if found := set.cache.slots[i].Load(); found != nil {
+			entry = found
+		}
+	}
+	if entry == nil || !entry.answers(ask(Encrypt)) {
+		t.Fatalf("entry %+v does not answer its own request", entry)
+	}
+	for name, edit := range map[string]func(*Request){
+		"id":           func(r *Request) { r.Caller.ID = "app2" },
+		"type":         func(r *Request) { r.Caller.Type = User },
+		"groups":       func(r *Request) { r.Caller.Groups = []string{"ops"} },
+		"method":       func(r *Request) { r.Caller.Method = "mtls" },
+		"trust domain": func(r *Request) { r.Caller.TrustDomain = "dev" },
+		"action":       func(r *Request) { r.Action = Decrypt },
+		"namespace":    func(r *Request) { r.Resource.Namespace = "hr" },
+		"key":          func(r *Request) { r.Resource.Key = "card2" },
+		"revision":     func(r *Request) { r.Resource.Revision++ },
+	} {
+		if entry.answers(ask(Encrypt, edit)) {
+			t.Errorf("answers a request with another %s", name)
+		}
+	}
+}
