@@ -19,11 +19,14 @@
 //	lock      locked (flock) while a process has the store open
 //	data/     badger's own files; layout.go documents the records inside
 //
-// Badger writes through memory maps, where a full disk is not an error but a
-// SIGBUS that ends the process. So commits are refused with store.ErrNoSpace
-// while the file system has less than Options.MinFree left, which is more than
-// badger's background work needs; reads go on, and writes come back by
-// themselves.
+// Badger writes through memory maps of sparse files, where a full disk is not an
+// error but a SIGBUS that ends the process. So commits are refused with
+// store.ErrNoSpace while the file system has less than Options.MinFree left,
+// which is more than badger's background work (writing out and merging tables)
+// needs to finish; reads go on, and writes come back by themselves. What remains:
+// another program that takes those last bytes within the second or so that such
+// work is under way still ends the process. Nothing acknowledged is lost then, and
+// Open refuses until there is room. A file system of its own rules it out.
 package badger
 
 import (
@@ -43,7 +46,7 @@ import (
 // Defaults of Options.
 const (
 	DefaultKeepRevisions = 10_000
-	DefaultMinFree       = 128 << 20
+	DefaultMinFree       = 256 << 20
 )
 
 const (
@@ -214,9 +217,13 @@ func (s *Store) housekeep() {
 // for that may read at an older revision.
 func (s *Store) discardVersions() {
 	now := s.position.now().revision
-	s.inUse.Lock()
-	s.inUse.Unlock() //nolint:staticcheck // the empty section waits for earlier readers
+	s.waitForReaders()
 	s.db.SetDiscardTs(uint64(now))
+}
+
+func (s *Store) waitForReaders() {
+	s.inUse.Lock()
+	defer s.inUse.Unlock()
 }
 
 func (s *Store) collectValueLog() {

@@ -35,7 +35,7 @@ func TestTornLog(t *testing.T) {
 	}
 	end := len(bytes.TrimRight(whole, "\x00"))
 	seen := map[store.Revision]bool{}
-	for cut := 20; cut <= end+1; cut += 97 {
+	for cut := 20; cut <= end+1; cut += 151 {
 		torn := filepath.Join(t.TempDir(), "torn")
 		copyFiles(t, dir, torn)
 		writeLog(t, filepath.Join(torn, dataDir, filepath.Base(logs[0])), whole[:min(cut, len(whole))], len(whole))
@@ -142,10 +142,10 @@ func TestDiscardWhileReading(t *testing.T) {
 			}
 		})
 	}
-	for i := range 200 {
+	for i := range 100 {
 		mustCommit(t, s, put("a", make([]byte, 128<<10)))
 		s.discardVersions()
-		if i%100 == 99 {
+		if i%50 == 49 {
 			if err := s.db.Flatten(1); err != nil {
 				t.Errorf("Flatten: %v", err)
 			}

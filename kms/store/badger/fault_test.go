@@ -192,19 +192,21 @@ func waitUntil(t *testing.T, done func() bool) {
 	t.Fatal("waited in vain")
 }
 
-// TestDiskFull fills a small file system, by the store itself and by a stranger.
+// TestDiskFull fills a small file system, by the store itself and then, once
+// badger is done with what it had begun, by a stranger to the last byte.
 func TestDiskFull(t *testing.T) {
-	disk := mountDisk(t, "256m")
+	disk := mountDisk(t, "512m")
 	s := open(t, Options{Dir: filepath.Join(disk, "store")})
 	value := make([]byte, 256<<10)
 	written := 0
 	err := error(nil)
-	for err == nil && written < 2000 {
+	for err == nil && written < 4000 {
 		if _, err = s.Commit(t.Context(), put(fmt.Sprint("k", written), value)); err == nil {
 			written++
 		}
 	}
 	wantNoSpace(t, err)
+	waitQuiet(t, disk)
 	fillDisk(t, filepath.Join(disk, "stranger"))
 	_, err = s.Commit(t.Context(), put("full", nil))
 	wantNoSpace(t, err)
@@ -215,7 +217,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatalf("Open on a full disk: %v", err)
 	}
 
-	remount(t, disk, "512m")
+	remount(t, disk, "1g")
 	if r := mustCommit(t, s, put("again", nil)); r != store.Revision(written+1) {
 		t.Fatalf("first revision after the disk was full: %d, want %d", r, written+1)
 	}
@@ -252,6 +254,22 @@ func remount(t *testing.T, dir, size string) {
 	t.Helper()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size="+size); err != nil {
 		t.Fatalf("remount: %v", err)
+	}
+}
+
+// waitQuiet waits until the free space has not changed for a second: badger may
+// not be in the middle of writing a table (see the package comment).
+func waitQuiet(t *testing.T, dir string) {
+	t.Helper()
+	var last uint64
+	for since := time.Now(); time.Since(since) < time.Second; time.Sleep(10 * time.Millisecond) {
+		var fs unix.Statfs_t
+		if err := unix.Statfs(dir, &fs); err != nil {
+			t.Fatal(err)
+		}
+		if fs.Bfree != last {
+			last, since = fs.Bfree, time.Now()
+		}
 	}
 }
 
