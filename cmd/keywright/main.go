@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/cli"
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 )
 
 // version is set by the linker.
@@ -15,5 +16,6 @@ var version = "dev"
 func main() { os.Exit(run()) }
 
 func run() int {
-	return cli.Main(os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Getenv, version)
+	app := &command.App{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Version: version}
+	return cli.Main(app, os.Args[1:])
 }

@@ -125,3 +125,19 @@ func ValueJSON(w io.Writer, value any) error {
 	_, err := w.Write(out.Bytes())
 	return err
 }
+
+// Number returns n, and nothing when it is zero.
+func Number(n uint32) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(n), 10)
+}
+
+// YesNo returns yes or no.
+func YesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

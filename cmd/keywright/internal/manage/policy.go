@@ -1,4 +1,4 @@
-package cli
+package manage
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
 )
@@ -25,29 +26,29 @@ as a flag, not from the environment: a policy must not change its reach unseen.`
 // maxPolicy is above the server's limit for a policy's text, in bytes.
 const maxPolicy = 1 << 20
 
-func (a *app) policyCommand() *cobra.Command {
-	cmd := a.group("policy", "Write, read, list and delete policies", a.policyPut(), a.policyGet(), a.policyList(), a.policyDelete())
+func (a app) policyCommand() *cobra.Command {
+	cmd := a.Group("policy", "Write, read, list and delete policies", a.policyPut(), a.policyGet(), a.policyList(), a.policyDelete())
 	cmd.Long = policyHelp
 	return cmd
 }
 
 // policyName takes NAMESPACE/NAME apart, or NAME.
-func (a *app) policyName(text string) (namespace, name string, err error) {
+func (a app) policyName(text string) (namespace, name string, err error) {
 	namespace, name, slash := strings.Cut(text, "/")
 	if !slash {
-		namespace, name = a.namespace, text
+		namespace, name = a.Namespace, text
 	}
 	if name == "" || slash && namespace == "" || strings.Contains(name, "/") {
-		return "", "", usagef("%q is no policy's name; write NAME or NAMESPACE/NAME", text)
+		return "", "", command.Usagef("%q is no policy's name; write NAME or NAMESPACE/NAME", text)
 	}
 	return namespace, name, nil
 }
 
-func (a *app) policyPut() *cobra.Command {
-	var in inputFlags
+func (a app) policyPut() *cobra.Command {
+	var in command.InputFlags
 	var yes bool
-	cmd := &cobra.Command{Use: "put [NAMESPACE/]NAME [FILE]", Short: "Write a policy from a file or standard input", Args: arguments(1, 2),
-		RunE: a.run(func(ctx context.Context, c *client.Client, args []string) error {
+	cmd := &cobra.Command{Use: "put [NAMESPACE/]NAME [FILE]", Short: "Write a policy from a file or standard input", Args: command.Arguments(1, 2),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
 			namespace, name, err := a.policyName(args[0])
 			if err != nil {
 				return err
@@ -59,19 +60,19 @@ func (a *app) policyPut() *cobra.Command {
 			if err := a.confirmReplacement(ctx, c, yes, namespace, name, text); err != nil {
 				return err
 			}
-			policy, err := c.PutPolicy(ctx, &keywrightv1.PutPolicyRequest{Namespace: namespace, Name: name, Text: text, IdempotencyKey: idempotencyKey()})
+			policy, err := c.PutPolicy(ctx, &keywrightv1.PutPolicyRequest{Namespace: namespace, Name: name, Text: text, IdempotencyKey: command.IdempotencyKey()})
 			if err != nil {
 				return err
 			}
-			return describe(a, policyColumns(), policy)
+			return command.Describe(a.App, policyColumns(), policy)
 		})}
-	in.add(cmd)
+	in.Add(cmd)
 	addYes(cmd, &yes)
 	return cmd
 }
 
-func (a *app) readPolicy(ctx context.Context, args []string, in inputFlags) (string, error) {
-	path, err := in.from(args, 1)
+func (a app) readPolicy(ctx context.Context, args []string, in command.InputFlags) (string, error) {
+	path, err := in.From(args, 1)
 	if err != nil {
 		return "", err
 	}
@@ -85,7 +86,7 @@ func (a *app) readPolicy(ctx context.Context, args []string, in inputFlags) (str
 }
 
 // confirmReplacement asks before another policy of that name is lost.
-func (a *app) confirmReplacement(ctx context.Context, c *client.Client, yes bool, namespace, name, text string) error {
+func (a app) confirmReplacement(ctx context.Context, c *client.Client, yes bool, namespace, name, text string) error {
 	if yes {
 		return nil
 	}
@@ -96,12 +97,12 @@ func (a *app) confirmReplacement(ctx context.Context, c *client.Client, yes bool
 	if err != nil || old.GetText() == text {
 		return err
 	}
-	return a.confirm(false, fmt.Sprintf("This replaces the policy %s, last written at %s", name, ui.Time(old.GetUpdateTime())), name)
+	return a.Confirm(false, fmt.Sprintf("This replaces the policy %s, last written at %s", name, ui.Time(old.GetUpdateTime())), name)
 }
 
-func (a *app) policyGet() *cobra.Command {
-	return &cobra.Command{Use: "get [NAMESPACE/]NAME", Short: "Print a policy's text", Args: arguments(1, 1),
-		RunE: a.run(func(ctx context.Context, c *client.Client, args []string) error {
+func (a app) policyGet() *cobra.Command {
+	return &cobra.Command{Use: "get [NAMESPACE/]NAME", Short: "Print a policy's text", Args: command.Arguments(1, 1),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
 			namespace, name, err := a.policyName(args[0])
 			if err != nil {
 				return err
@@ -110,7 +111,7 @@ func (a *app) policyGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.json() {
+			if a.JSON() {
 				return ui.JSON(a.Out, policy)
 			}
 			_, err = io.WriteString(ui.TextOnly(a.Out), strings.TrimSuffix(policy.GetText(), "\n")+"\n")
@@ -118,33 +119,33 @@ func (a *app) policyGet() *cobra.Command {
 		})}
 }
 
-func (a *app) policyList() *cobra.Command {
-	return &cobra.Command{Use: "list [NAMESPACE]", Short: "List all policies, or those of a namespace", Args: arguments(0, 1),
-		RunE: a.run(func(ctx context.Context, c *client.Client, args []string) error {
-			namespace := a.namespace
+func (a app) policyList() *cobra.Command {
+	return &cobra.Command{Use: "list [NAMESPACE]", Short: "List all policies, or those of a namespace", Args: command.Arguments(0, 1),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
+			namespace := a.Namespace
 			if len(args) > 0 {
 				namespace = args[0]
 			}
-			return listPages(ctx, a, policyColumns(), func(ctx context.Context, token string) ([]*keywrightv1.Policy, string, error) {
-				page, err := c.ListPolicies(ctx, &keywrightv1.ListPoliciesRequest{Namespace: namespace, PageSize: maxPage, PageToken: token})
+			return command.ListPages(ctx, a.App, policyColumns(), func(ctx context.Context, token string) ([]*keywrightv1.Policy, string, error) {
+				page, err := c.ListPolicies(ctx, &keywrightv1.ListPoliciesRequest{Namespace: namespace, PageSize: command.MaxPage, PageToken: token})
 				return page.GetPolicies(), page.GetNextPageToken(), err
 			})
 		})}
 }
 
-func (a *app) policyDelete() *cobra.Command {
+func (a app) policyDelete() *cobra.Command {
 	var yes bool
-	cmd := &cobra.Command{Use: "delete [NAMESPACE/]NAME", Short: "Delete a policy", Args: arguments(1, 1),
-		RunE: a.run(func(ctx context.Context, c *client.Client, args []string) error {
+	cmd := &cobra.Command{Use: "delete [NAMESPACE/]NAME", Short: "Delete a policy", Args: command.Arguments(1, 1),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
 			namespace, name, err := a.policyName(args[0])
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(yes, "This deletes the policy "+args[0]+" for good; what it permitted or forbade no longer is", args[0]); err != nil {
+			if err := a.Confirm(yes, "This deletes the policy "+args[0]+" for good; what it permitted or forbade no longer is", args[0]); err != nil {
 				return err
 			}
-			_, err = c.DeletePolicy(ctx, &keywrightv1.DeletePolicyRequest{Namespace: namespace, Name: name, IdempotencyKey: idempotencyKey()})
-			if err != nil || !a.json() {
+			_, err = c.DeletePolicy(ctx, &keywrightv1.DeletePolicyRequest{Namespace: namespace, Name: name, IdempotencyKey: command.IdempotencyKey()})
+			if err != nil || !a.JSON() {
 				return err
 			}
 			return ui.ValueJSON(a.Out, struct{}{})

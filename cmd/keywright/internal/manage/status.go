@@ -1,4 +1,4 @@
-package cli
+package manage
 
 import (
 	"context"
@@ -8,18 +8,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
 )
 
-func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "Show the state of server, HSM, store and audit log", Args: arguments(0, 0),
-		RunE: a.run(func(ctx context.Context, c *client.Client, _ []string) error {
+func (a app) statusCommand() *cobra.Command {
+	return &cobra.Command{Use: "status", Short: "Show the state of server, HSM, store and audit log", Args: command.Arguments(0, 0),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, _ []string) error {
 			status, err := c.GetStatus(ctx, &keywrightv1.GetStatusRequest{})
 			if err != nil {
 				return err
 			}
-			return describe(a, statusColumns(), status)
+			return command.Describe(a.App, statusColumns(), status)
 		})}
 }
 
@@ -29,8 +30,8 @@ func statusColumns() []ui.Column[*keywrightv1.Status] {
 		{Title: "version", Value: s.GetVersion},
 		{Title: "installation", Value: s.GetInstallationId},
 		{Title: "started", Value: func(s s) string { return ui.Time(s.GetStartTime()) }},
-		{Title: "dev mode", Value: func(s s) string { return yesNo(s.GetDevMode()) }},
-		{Title: "FIPS 140-3 mode", Value: func(s s) string { return yesNo(s.GetFips()) }},
+		{Title: "dev mode", Value: func(s s) string { return ui.YesNo(s.GetDevMode()) }},
+		{Title: "FIPS 140-3 mode", Value: func(s s) string { return ui.YesNo(s.GetFips()) }},
 		{Title: "HSM", Value: func(s s) string { return health(s.GetHsm().GetHealthy(), s.GetHsm().GetProblem()) }},
 		{Title: "token", Value: func(s s) string {
 			return fmt.Sprintf("%s (serial %s, %s %s)", s.GetHsm().GetTokenLabel(), s.GetHsm().GetTokenSerial(), s.GetHsm().GetManufacturer(), s.GetHsm().GetModel())
@@ -61,21 +62,14 @@ func health(healthy bool, problem string) string {
 	return "NOT HEALTHY: " + problem
 }
 
-func yesNo(b bool) string {
-	if b {
-		return "yes"
-	}
-	return "no"
-}
-
-func (a *app) algorithmsCommand() *cobra.Command {
-	return &cobra.Command{Use: "algorithms", Short: "List the algorithms that keys can have", Args: arguments(0, 0),
-		RunE: a.run(func(ctx context.Context, c *client.Client, _ []string) error {
+func (a app) algorithmsCommand() *cobra.Command {
+	return &cobra.Command{Use: "algorithms", Short: "List the algorithms that keys can have", Args: command.Arguments(0, 0),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, _ []string) error {
 			response, err := c.ListAlgorithms(ctx, &keywrightv1.ListAlgorithmsRequest{})
 			if err != nil {
 				return err
 			}
-			return list(a, algorithmColumns(), response.GetAlgorithms())
+			return command.List(a.App, algorithmColumns(), response.GetAlgorithms())
 		})}
 }
 
@@ -84,19 +78,8 @@ func algorithmColumns() []ui.Column[*keywrightv1.Algorithm] {
 	return []ui.Column[alg]{
 		{Title: "algorithm", Value: alg.GetName},
 		{Title: "purpose", Value: alg.GetPurpose},
-		{Title: "key bits", Value: func(g alg) string { return number(g.GetKeyBits()) }},
-		{Title: "FIPS", Value: func(g alg) string { return yesNo(g.GetFips()) }},
-		{Title: "default", Value: func(g alg) string { return yesNo(g.GetDefault()) }},
+		{Title: "key bits", Value: func(g alg) string { return ui.Number(g.GetKeyBits()) }},
+		{Title: "FIPS", Value: func(g alg) string { return ui.YesNo(g.GetFips()) }},
+		{Title: "default", Value: func(g alg) string { return ui.YesNo(g.GetDefault()) }},
 	}
-}
-
-func (a *app) versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version of this program", Args: arguments(0, 0),
-		RunE: a.local(func(context.Context, []string) error {
-			if a.json() {
-				return ui.ValueJSON(a.Out, map[string]string{"version": a.version})
-			}
-			_, err := fmt.Fprintln(a.Out, "keywright", a.version)
-			return err
-		})}
 }

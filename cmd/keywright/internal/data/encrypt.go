@@ -1,4 +1,4 @@
-package cli
+package data
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/envelope"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
@@ -25,10 +26,10 @@ Up to 64 KiB go to the server, which returns a ciphertext. More, or with
 wraps. 'keywright decrypt' opens both. Plaintext is never taken from arguments,
 which other users of the machine can see.`
 
-func (a *app) encryptCommand() *cobra.Command {
+func (a app) encryptCommand() *cobra.Command {
 	e := encryption{app: a}
-	cmd := &cobra.Command{Use: "encrypt NAMESPACE/KEY [FILE]", Short: "Encrypt a file or standard input", Long: encryptHelp, Args: arguments(1, 2), RunE: a.run(e.run)}
-	e.in.add(cmd)
+	cmd := &cobra.Command{Use: "encrypt NAMESPACE/KEY [FILE]", Short: "Encrypt a file or standard input", Long: encryptHelp, Args: command.Arguments(1, 2), RunE: a.Run(e.run)}
+	e.in.Add(cmd)
 	e.out.add(cmd)
 	e.out.addText(cmd, "write base64 text")
 	e.binding.add(cmd, "", "the")
@@ -37,9 +38,9 @@ func (a *app) encryptCommand() *cobra.Command {
 }
 
 type encryption struct {
-	*app
+	app
 
-	in       inputFlags
+	in       command.InputFlags
 	out      outputFlags
 	binding  bindingFlags
 	envelope bool
@@ -94,9 +95,9 @@ func (e *encryption) seal(ctx context.Context, c *client.Client, s source) error
 }
 
 // needFile refuses to put data of any size into a JSON document.
-func (a *app) needFile(f outputFlags) error {
-	if a.json() && f.path == "" {
-		return usagef("-o json holds ciphertexts of up to %d bytes of plaintext and no envelopes; give --out FILE for the data", maxNative)
+func (a app) needFile(f outputFlags) error {
+	if a.JSON() && f.path == "" {
+		return command.Usagef("-o json holds ciphertexts of up to %d bytes of plaintext and no envelopes; give --out FILE for the data", maxNative)
 	}
 	return nil
 }
@@ -108,10 +109,10 @@ output, each mebibyte of an envelope is verified before it is written, but that
 an envelope was cut shows only at its end: use what came out only if the exit
 code is 0.`
 
-func (a *app) decryptCommand() *cobra.Command {
+func (a app) decryptCommand() *cobra.Command {
 	d := decryption{app: a}
-	cmd := &cobra.Command{Use: "decrypt NAMESPACE/KEY [FILE]", Short: "Decrypt a file or standard input", Long: decryptHelp, Args: arguments(1, 2), RunE: a.run(d.run)}
-	d.in.add(cmd)
+	cmd := &cobra.Command{Use: "decrypt NAMESPACE/KEY [FILE]", Short: "Decrypt a file or standard input", Long: decryptHelp, Args: command.Arguments(1, 2), RunE: a.Run(d.run)}
+	d.in.Add(cmd)
 	d.out.add(cmd)
 	cmd.Flags().BoolVar(&d.text, "base64", false, "the input is base64 text")
 	d.binding.add(cmd, "", "the")
@@ -119,9 +120,9 @@ func (a *app) decryptCommand() *cobra.Command {
 }
 
 type decryption struct {
-	*app
+	app
 
-	in      inputFlags
+	in      command.InputFlags
 	out     outputFlags
 	text    bool
 	binding bindingFlags

@@ -1,4 +1,4 @@
-package cli
+package data
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/envelope"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
@@ -19,10 +20,10 @@ envelope only the data key is wrapped anew; the data stays as it is.
 AAD or encryption context stay the same unless --to-aad-file, --to-context or
 --to-unbound says otherwise. --out may name the input file.`
 
-func (a *app) reencryptCommand() *cobra.Command {
+func (a app) reencryptCommand() *cobra.Command {
 	r := reencryption{app: a}
-	cmd := &cobra.Command{Use: "reencrypt NAMESPACE/KEY [FILE]", Short: "Encrypt a ciphertext again, under a newer version or another key", Long: reencryptHelp, Args: arguments(1, 2), RunE: a.run(r.run)}
-	r.in.add(cmd)
+	cmd := &cobra.Command{Use: "reencrypt NAMESPACE/KEY [FILE]", Short: "Encrypt a ciphertext again, under a newer version or another key", Long: reencryptHelp, Args: command.Arguments(1, 2), RunE: a.Run(r.run)}
+	r.in.Add(cmd)
 	r.out.add(cmd)
 	r.out.addText(cmd, "read and write base64 text")
 	r.binding.add(cmd, "", "the")
@@ -33,9 +34,9 @@ func (a *app) reencryptCommand() *cobra.Command {
 }
 
 type reencryption struct {
-	*app
+	app
 
-	in                 inputFlags
+	in                 command.InputFlags
 	out                outputFlags
 	binding, toBinding bindingFlags
 	unbound            bool
@@ -75,7 +76,7 @@ func (r *reencryption) run(ctx context.Context, c *client.Client, args []string)
 func (r *reencryption) request(s source) (request *keywrightv1.ReEncryptRequest, err error) {
 	request = &keywrightv1.ReEncryptRequest{Namespace: s.namespace, Key: s.key, Aad: s.aad, EncryptionContext: s.context}
 	if r.to != "" {
-		if request.DestinationNamespace, request.DestinationKey, err = r.keyName(r.to); err != nil {
+		if request.DestinationNamespace, request.DestinationKey, err = r.KeyName(r.to); err != nil {
 			return nil, err
 		}
 	}
@@ -86,7 +87,7 @@ func (r *reencryption) request(s source) (request *keywrightv1.ReEncryptRequest,
 	rebound := r.toBinding.aadFile != "" || len(r.toBinding.context) > 0
 	switch {
 	case rebound && r.unbound:
-		return nil, usagef("--to-unbound excludes --to-aad-file and --to-context")
+		return nil, command.Usagef("--to-unbound excludes --to-aad-file and --to-context")
 	case !rebound && !r.unbound:
 		request.DestinationAad, request.DestinationEncryptionContext = s.aad, s.context
 	}

@@ -1,4 +1,4 @@
-package cli
+package data
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
 )
@@ -30,19 +31,19 @@ the key's algorithm; ED25519 needs the whole message at the server. With
 
 // signing is what sign and verify have in common.
 type signing struct {
-	*app
+	app
 
-	in      inputFlags
+	in      command.InputFlags
 	digest  bool
 	format  string
 	version uint32
 }
 
 func (s *signing) add(cmd *cobra.Command) {
-	s.in.add(cmd)
+	s.in.Add(cmd)
 	cmd.Flags().BoolVar(&s.digest, "digest", false, "the input is the message's digest, not the message")
 	cmd.Flags().StringVar(&s.format, "format", "der", "how an ECDSA signature is written: der, raw or jws")
-	addVersion(cmd, &s.version, "the key version; the primary one if not given")
+	command.AddVersion(cmd, &s.version, "the key version; the primary one if not given")
 }
 
 // signed is a message or its digest.
@@ -55,7 +56,7 @@ type signed struct {
 func (s *signing) read(ctx context.Context, c *client.Client, args []string) (signed, error) {
 	format, known := keywrightv1.SignatureFormat_value[strings.ToUpper(s.format)]
 	if !known {
-		return signed{}, usagef("--format must be der, raw or jws, not %q", s.format)
+		return signed{}, command.Usagef("--format must be der, raw or jws, not %q", s.format)
 	}
 	in, err := s.openSource(ctx, args, s.in, false, bindingFlags{})
 	if err != nil {
@@ -86,7 +87,7 @@ func (s *signing) hash(ctx context.Context, c *client.Client, in source, message
 	algorithm := public.GetAlgorithm()
 	hash := hashes[algorithm[strings.LastIndexByte(algorithm, '_')+1:]]
 	if hash == 0 {
-		return nil, usagef("%s signs whole messages, of at most %d bytes here; sign a digest of the file instead", algorithm, maxSigned)
+		return nil, command.Usagef("%s signs whole messages, of at most %d bytes here; sign a digest of the file instead", algorithm, maxSigned)
 	}
 	sum := hash.New()
 	if _, err := io.Copy(sum, message); err != nil {
@@ -95,11 +96,11 @@ func (s *signing) hash(ctx context.Context, c *client.Client, in source, message
 	return sum.Sum(nil), nil
 }
 
-func (a *app) signCommand() *cobra.Command {
+func (a app) signCommand() *cobra.Command {
 	s := signing{app: a}
 	var out outputFlags
-	cmd := &cobra.Command{Use: "sign NAMESPACE/KEY [FILE]", Short: "Sign a file or standard input", Long: signHelp, Args: arguments(1, 2),
-		RunE: a.run(func(ctx context.Context, c *client.Client, args []string) error {
+	cmd := &cobra.Command{Use: "sign NAMESPACE/KEY [FILE]", Short: "Sign a file or standard input", Long: signHelp, Args: command.Arguments(1, 2),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
 			textual := outputFlags{path: out.path, text: out.text || strings.EqualFold(s.format, "jws")}
 			if err := a.refuseTerminal(textual); err != nil {
 				return err
@@ -122,19 +123,19 @@ func (a *app) signCommand() *cobra.Command {
 }
 
 // deliverSigned delivers a signature or MAC and says which version made it.
-func (a *app) deliverSigned(out outputFlags, field string, data []byte, version uint32) error {
-	if err := a.deliver(out, field, data, version); err != nil || a.json() {
+func (a app) deliverSigned(out outputFlags, field string, data []byte, version uint32) error {
+	if err := a.deliver(out, field, data, version); err != nil || a.JSON() {
 		return err
 	}
 	_, err := fmt.Fprintf(a.Err, "%s by version %d\n", field, version)
 	return err
 }
 
-func (a *app) verifyCommand() *cobra.Command {
+func (a app) verifyCommand() *cobra.Command {
 	s := signing{app: a}
 	var proof proofFlags
-	cmd := &cobra.Command{Use: "verify NAMESPACE/KEY [FILE] --signature FILE", Short: "Verify the signature of a file or standard input; exit 1 if not valid", Args: arguments(1, 2),
-		RunE: a.run(func(ctx context.Context, c *client.Client, args []string) error {
+	cmd := &cobra.Command{Use: "verify NAMESPACE/KEY [FILE] --signature FILE", Short: "Verify the signature of a file or standard input; exit 1 if not valid", Args: command.Arguments(1, 2),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
 			signature, err := proof.read("signature", strings.EqualFold(s.format, "jws"))
 			if err != nil {
 				return err
@@ -169,7 +170,7 @@ func (p *proofFlags) add(cmd *cobra.Command, what string) {
 // read returns the signature or MAC; jws is text already, which may end with a newline.
 func (p *proofFlags) read(what string, jws bool) ([]byte, error) {
 	if p.path == "" {
-		return nil, usagef("say by --%s which file holds the %s", what, what)
+		return nil, command.Usagef("say by --%s which file holds the %s", what, what)
 	}
 	data, err := ui.ReadFile(p.path, maxSmallFile)
 	if err != nil {
@@ -187,8 +188,8 @@ func (p *proofFlags) read(what string, jws bool) ([]byte, error) {
 }
 
 // verdict prints whether a signature or MAC is valid; it is an error when not.
-func (a *app) verdict(what string, valid bool, version uint32) error {
-	if a.json() {
+func (a app) verdict(what string, valid bool, version uint32) error {
+	if a.JSON() {
 		if err := ui.ValueJSON(a.Out, map[string]any{"valid": valid, "version": version}); err != nil {
 			return err
 		}
@@ -196,7 +197,7 @@ func (a *app) verdict(what string, valid bool, version uint32) error {
 	if !valid {
 		return errors.New("the " + what + " is NOT valid")
 	}
-	if a.json() {
+	if a.JSON() {
 		return nil
 	}
 	_, err := fmt.Fprintf(a.Out, "%s valid, version %d\n", what, version)

@@ -1,4 +1,4 @@
-package cli
+package manage
 
 import (
 	"context"
@@ -9,32 +9,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
 )
 
-func (a *app) keyCommand() *cobra.Command {
-	return a.group("key", "Create, rotate, disable, restore and destroy keys and their versions",
+func (a app) keyCommand() *cobra.Command {
+	return a.Group("key", "Create, rotate, disable, restore and destroy keys and their versions",
 		a.keyCreate(), a.keyList(), a.keyDescribe(), a.keyUpdate(), a.keyRotate(), a.keyDelete(), a.keyRestore(),
 		a.keyVersions(), a.keySetPrimary(), a.keyEnable(), a.keyDisable(), a.keyDestroy(), a.keyPublic())
 }
 
-// keyAction is an action on the key that the first argument names.
-type keyAction func(ctx context.Context, c *client.Client, namespace, key string) error
-
-func (a *app) runKey(do keyAction) func(*cobra.Command, []string) error {
-	return a.run(func(ctx context.Context, c *client.Client, args []string) error {
-		namespace, key, err := a.keyName(args[0])
-		if err != nil {
-			return err
-		}
-		return do(ctx, c, namespace, key)
-	})
-}
-
 // rotationFlags say when a key rotates by itself.
 type rotationFlags struct {
-	period span
+	period command.Span
 	uses   uint64
 	none   bool
 }
@@ -45,24 +33,24 @@ func (r *rotationFlags) add(cmd *cobra.Command) {
 }
 
 // proto returns nil when no flag was given.
-func (r *rotationFlags) proto() (*keywrightv1.RotationPolicy, error) {
-	given := r.period.given || r.uses > 0
+func (r *rotationFlags) Proto() (*keywrightv1.RotationPolicy, error) {
+	given := r.period.Given || r.uses > 0
 	switch {
 	case given && r.none:
-		return nil, usagef("--no-rotation excludes --rotation-period and --rotation-uses")
+		return nil, command.Usagef("--no-rotation excludes --rotation-period and --rotation-uses")
 	case !given && !r.none:
 		return nil, nil
 	}
-	return &keywrightv1.RotationPolicy{Period: r.period.proto(), MaxUses: r.uses}, nil
+	return &keywrightv1.RotationPolicy{Period: r.period.Proto(), MaxUses: r.uses}, nil
 }
 
-func (a *app) keyCreate() *cobra.Command {
+func (a app) keyCreate() *cobra.Command {
 	var purpose, protection, algorithm string
-	var labels pairs
+	var labels command.Pairs
 	var rotation rotationFlags
-	cmd := &cobra.Command{Use: "create NAMESPACE/KEY", Short: "Create a key with its first version", Args: arguments(1, 1),
-		RunE: a.runKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
-			request := &keywrightv1.CreateKeyRequest{Namespace: namespace, Key: key, Algorithm: algorithm, Labels: labels, IdempotencyKey: idempotencyKey()}
+	cmd := &cobra.Command{Use: "create NAMESPACE/KEY", Short: "Create a key with its first version", Args: command.Arguments(1, 1),
+		RunE: a.RunKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
+			request := &keywrightv1.CreateKeyRequest{Namespace: namespace, Key: key, Algorithm: algorithm, Labels: labels, IdempotencyKey: command.IdempotencyKey()}
 			var err error
 			if request.Purpose, err = enum[keywrightv1.Purpose]("purpose", purpose, keywrightv1.Purpose_value); err != nil {
 				return err
@@ -70,7 +58,7 @@ func (a *app) keyCreate() *cobra.Command {
 			if request.ProtectionLevel, err = enum[keywrightv1.ProtectionLevel]("protection", protection, keywrightv1.ProtectionLevel_value); err != nil {
 				return err
 			}
-			if request.Rotation, err = rotation.proto(); err != nil {
+			if request.Rotation, err = rotation.Proto(); err != nil {
 				return err
 			}
 			return a.showKey(c.CreateKey(ctx, request))
@@ -91,23 +79,23 @@ func enum[T ~int32](flag, name string, values map[string]int32) (T, error) {
 	}
 	value := values[strings.ToUpper(strings.ReplaceAll(name, "-", "_"))]
 	if value == 0 {
-		return 0, usagef("--%s does not know %q; see --help", flag, name)
+		return 0, command.Usagef("--%s does not know %q; see --help", flag, name)
 	}
 	return T(value), nil
 }
 
-func (a *app) keyList() *cobra.Command {
-	var labels pairs
+func (a app) keyList() *cobra.Command {
+	var labels command.Pairs
 	var deleted bool
-	cmd := &cobra.Command{Use: "list [NAMESPACE]", Short: "List the keys of a namespace", Args: arguments(0, 1),
-		RunE: a.run(func(ctx context.Context, c *client.Client, args []string) error {
-			namespace, err := a.namespaceArgument(args)
+	cmd := &cobra.Command{Use: "list [NAMESPACE]", Short: "List the keys of a namespace", Args: command.Arguments(0, 1),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
+			namespace, err := a.NamespaceArgument(args)
 			if err != nil {
 				return err
 			}
-			return listPages(ctx, a, keyColumns(), func(ctx context.Context, token string) ([]*keywrightv1.Key, string, error) {
+			return command.ListPages(ctx, a.App, keyColumns(), func(ctx context.Context, token string) ([]*keywrightv1.Key, string, error) {
 				page, err := c.ListKeys(ctx, &keywrightv1.ListKeysRequest{
-					Namespace: namespace, PageSize: maxPage, PageToken: token, Labels: labels, ShowDeleted: deleted})
+					Namespace: namespace, PageSize: command.MaxPage, PageToken: token, Labels: labels, ShowDeleted: deleted})
 				return page.GetKeys(), page.GetNextPageToken(), err
 			})
 		})}
@@ -116,28 +104,28 @@ func (a *app) keyList() *cobra.Command {
 	return cmd
 }
 
-func (a *app) keyDescribe() *cobra.Command {
-	return &cobra.Command{Use: "describe NAMESPACE/KEY", Short: "Show a key, by name or as NAMESPACE/id:ID", Args: arguments(1, 1),
-		RunE: a.runKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
+func (a app) keyDescribe() *cobra.Command {
+	return &cobra.Command{Use: "describe NAMESPACE/KEY", Short: "Show a key, by name or as NAMESPACE/id:ID", Args: command.Arguments(1, 1),
+		RunE: a.RunKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
 			return a.showKey(c.GetKey(ctx, &keywrightv1.GetKeyRequest{Namespace: namespace, Key: key}))
 		})}
 }
 
-func (a *app) keyUpdate() *cobra.Command {
+func (a app) keyUpdate() *cobra.Command {
 	var labels labelFlags
 	var rotation rotationFlags
-	cmd := &cobra.Command{Use: "update NAMESPACE/KEY", Short: "Replace a key's labels or rotation policy", Args: arguments(1, 1),
-		RunE: a.runKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
-			request := &keywrightv1.UpdateKeyRequest{Namespace: namespace, Key: key, IdempotencyKey: idempotencyKey()}
+	cmd := &cobra.Command{Use: "update NAMESPACE/KEY", Short: "Replace a key's labels or rotation policy", Args: command.Arguments(1, 1),
+		RunE: a.RunKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
+			request := &keywrightv1.UpdateKeyRequest{Namespace: namespace, Key: key, IdempotencyKey: command.IdempotencyKey()}
 			var err error
-			if request.Labels, err = labels.proto(); err != nil {
+			if request.Labels, err = labels.Proto(); err != nil {
 				return err
 			}
-			if request.Rotation, err = rotation.proto(); err != nil {
+			if request.Rotation, err = rotation.Proto(); err != nil {
 				return err
 			}
 			if request.Labels == nil && request.Rotation == nil {
-				return usagef("nothing to update; give --label, --no-labels, --rotation-period, --rotation-uses or --no-rotation")
+				return command.Usagef("nothing to update; give --label, --no-labels, --rotation-period, --rotation-uses or --no-rotation")
 			}
 			return a.showKey(c.UpdateKey(ctx, request))
 		})}
@@ -147,16 +135,16 @@ func (a *app) keyUpdate() *cobra.Command {
 	return cmd
 }
 
-func (a *app) keyRotate() *cobra.Command {
-	return &cobra.Command{Use: "rotate NAMESPACE/KEY", Short: "Make a new version and make it primary", Args: arguments(1, 1),
-		RunE: a.runKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
-			return a.showVersion(c.RotateKey(ctx, &keywrightv1.RotateKeyRequest{Namespace: namespace, Key: key, IdempotencyKey: idempotencyKey()}))
+func (a app) keyRotate() *cobra.Command {
+	return &cobra.Command{Use: "rotate NAMESPACE/KEY", Short: "Make a new version and make it primary", Args: command.Arguments(1, 1),
+		RunE: a.RunKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
+			return a.showVersion(c.RotateKey(ctx, &keywrightv1.RotateKeyRequest{Namespace: namespace, Key: key, IdempotencyKey: command.IdempotencyKey()}))
 		})}
 }
 
 // destroyFlags are those of commands that schedule a destruction.
 type destroyFlags struct {
-	delay span
+	delay command.Span
 	yes   bool
 }
 
@@ -169,57 +157,57 @@ func addYes(cmd *cobra.Command, yes *bool) {
 	cmd.Flags().BoolVar(yes, "yes", false, "do not ask")
 }
 
-func (a *app) keyDelete() *cobra.Command {
+func (a app) keyDelete() *cobra.Command {
 	var destroy destroyFlags
-	cmd := &cobra.Command{Use: "delete NAMESPACE/KEY", Short: "Schedule the destruction of a key with all its versions", Args: arguments(1, 1),
-		RunE: a.runKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
+	cmd := &cobra.Command{Use: "delete NAMESPACE/KEY", Short: "Schedule the destruction of a key with all its versions", Args: command.Arguments(1, 1),
+		RunE: a.RunKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
 			name := namespace + "/" + key
-			if err := a.confirm(destroy.yes, "This makes "+name+" unusable at once and schedules the destruction of all its versions", name); err != nil {
+			if err := a.Confirm(destroy.yes, "This makes "+name+" unusable at once and schedules the destruction of all its versions", name); err != nil {
 				return err
 			}
 			return a.showKey(c.DeleteKey(ctx, &keywrightv1.DeleteKeyRequest{
-				Namespace: namespace, Key: key, Delay: destroy.delay.proto(), IdempotencyKey: idempotencyKey()}))
+				Namespace: namespace, Key: key, Delay: destroy.delay.Proto(), IdempotencyKey: command.IdempotencyKey()}))
 		})}
 	destroy.add(cmd)
 	return cmd
 }
 
-func (a *app) keyRestore() *cobra.Command {
+func (a app) keyRestore() *cobra.Command {
 	var version uint32
 	var id string
-	cmd := &cobra.Command{Use: "restore {NAMESPACE/KEY --version N | [NAMESPACE] --id ID}", Short: "Take the scheduled destruction of a version or a key back", Args: arguments(0, 1),
-		RunE: a.run(func(ctx context.Context, c *client.Client, args []string) error {
+	cmd := &cobra.Command{Use: "restore {NAMESPACE/KEY --version N | [NAMESPACE] --id ID}", Short: "Take the scheduled destruction of a version or a key back", Args: command.Arguments(0, 1),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
 			switch {
 			case (id == "") == (version == 0):
-				return usagef("say what to restore: a version of NAMESPACE/KEY by --version, or a deleted key by --id")
+				return command.Usagef("say what to restore: a version of NAMESPACE/KEY by --version, or a deleted key by --id")
 			case id != "":
 				return a.restoreKey(ctx, c, args, id)
 			case len(args) == 0:
-				return usagef("name the key whose version %d is to be restored", version)
+				return command.Usagef("name the key whose version %d is to be restored", version)
 			}
 			return a.restoreVersion(ctx, c, args[0], version)
 		})}
 	cmd.Flags().StringVar(&id, "id", "", "id of a deleted key, as 'key list --deleted' shows it")
-	addVersion(cmd, &version, "the version to restore")
+	command.AddVersion(cmd, &version, "the version to restore")
 	return cmd
 }
 
-func (a *app) restoreKey(ctx context.Context, c *client.Client, args []string, id string) error {
+func (a app) restoreKey(ctx context.Context, c *client.Client, args []string, id string) error {
 	if len(args) > 0 {
 		args = []string{strings.SplitN(args[0], "/", 2)[0]} // a name may have another key now: the id decides
 	}
-	namespace, err := a.namespaceArgument(args)
+	namespace, err := a.NamespaceArgument(args)
 	if err != nil {
 		return err
 	}
-	return a.showKey(c.RestoreKey(ctx, &keywrightv1.RestoreKeyRequest{Namespace: namespace, KeyId: id, IdempotencyKey: idempotencyKey()}))
+	return a.showKey(c.RestoreKey(ctx, &keywrightv1.RestoreKeyRequest{Namespace: namespace, KeyId: id, IdempotencyKey: command.IdempotencyKey()}))
 }
 
-func (a *app) showKey(key *keywrightv1.Key, err error) error {
+func (a app) showKey(key *keywrightv1.Key, err error) error {
 	if err != nil {
 		return err
 	}
-	return describe(a, keyColumns(), key)
+	return command.Describe(a.App, keyColumns(), key)
 }
 
 func keyColumns() []ui.Column[*keywrightv1.Key] {
@@ -231,8 +219,8 @@ func keyColumns() []ui.Column[*keywrightv1.Key] {
 		{Title: "purpose", Value: func(k k) string { return k.GetPurpose().String() }},
 		{Title: "algorithm", Value: k.GetAlgorithm},
 		{Title: "protection", Value: func(k k) string { return k.GetProtectionLevel().String() }},
-		{Title: "primary", Value: func(k k) string { return number(k.GetPrimaryVersion()) }},
-		{Title: "latest", Detail: true, Value: func(k k) string { return number(k.GetLatestVersion()) }},
+		{Title: "primary", Value: func(k k) string { return ui.Number(k.GetPrimaryVersion()) }},
+		{Title: "latest", Detail: true, Value: func(k k) string { return ui.Number(k.GetLatestVersion()) }},
 		{Title: "rotation", Detail: true, Value: func(k k) string { return rotationText(k.GetRotation()) }},
 		{Title: "next rotation", Detail: true, Value: func(k k) string { return ui.Time(k.GetNextRotationTime()) }},
 		{Title: "labels", Value: func(k k) string { return ui.Pairs(k.GetLabels()) }},

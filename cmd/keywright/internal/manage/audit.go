@@ -1,4 +1,4 @@
-package cli
+package manage
 
 import (
 	"cmp"
@@ -15,12 +15,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
 )
 
-func (a *app) auditCommand() *cobra.Command {
-	return a.group("audit", "Read the audit log", a.auditTail(), a.auditList())
+func (a app) auditCommand() *cobra.Command {
+	return a.Group("audit", "Read the audit log", a.auditTail(), a.auditList())
 }
 
 // filterFlags choose audit entries.
@@ -45,9 +46,9 @@ func (f *filterFlags) addTimes(cmd *cobra.Command) {
 
 // proto completes the filter. The namespace counts only as a flag: the default
 // one of the environment must not hide entries.
-func (f *filterFlags) proto(a *app) (filter *keywrightv1.AuditFilter, err error) {
+func (f *filterFlags) proto(a app) (filter *keywrightv1.AuditFilter, err error) {
 	filter = &f.filter
-	filter.Namespace = a.namespace
+	filter.Namespace = a.Namespace
 	if filter.Since, err = moment("since", f.since); err != nil {
 		return nil, err
 	}
@@ -62,21 +63,21 @@ func moment(flag, text string) (*timestamppb.Timestamp, error) {
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
 		return timestamppb.New(at), nil
 	}
-	var ago span
+	var ago command.Span
 	if err := ago.Set(text); err != nil {
-		return nil, usagef("--%s must be a time such as 2026-01-31T12:00:00Z, or how long ago, such as 2h or 7d, not %q", flag, text)
+		return nil, command.Usagef("--%s must be a time such as 2026-01-31T12:00:00Z, or how long ago, such as 2h or 7d, not %q", flag, text)
 	}
 	return timestamppb.New(time.Now().Add(-ago.Duration)), nil
 }
 
-func (a *app) auditList() *cobra.Command {
+func (a app) auditList() *cobra.Command {
 	var filter filterFlags
 	var limit int
 	var all bool
-	cmd := &cobra.Command{Use: "list", Short: "List entries of the audit log, oldest first", Args: arguments(0, 0),
-		RunE: a.run(func(ctx context.Context, c *client.Client, _ []string) error {
-			if limit < 1 || limit > maxPage {
-				return usagef("--limit must be 1 to %d, not %d; --all lists everything", maxPage, limit)
+	cmd := &cobra.Command{Use: "list", Short: "List entries of the audit log, oldest first", Args: command.Arguments(0, 0),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, _ []string) error {
+			if limit < 1 || limit > command.MaxPage {
+				return command.Usagef("--limit must be 1 to %d, not %d; --all lists everything", command.MaxPage, limit)
 			}
 			f, err := filter.proto(a)
 			if err != nil {
@@ -84,7 +85,7 @@ func (a *app) auditList() *cobra.Command {
 			}
 			request := &keywrightv1.ListEntriesRequest{Filter: f, PageSize: int32(limit), Newest: true}
 			if all {
-				request.PageSize, request.Newest = maxPage, false
+				request.PageSize, request.Newest = command.MaxPage, false
 			}
 			return a.printPages(ctx, c, request)
 		})}
@@ -96,7 +97,7 @@ func (a *app) auditList() *cobra.Command {
 }
 
 // printPages prints each page as it comes: a log can be long.
-func (a *app) printPages(ctx context.Context, c *client.Client, request *keywrightv1.ListEntriesRequest) error {
+func (a app) printPages(ctx context.Context, c *client.Client, request *keywrightv1.ListEntriesRequest) error {
 	for {
 		page, err := c.ListEntries(ctx, request)
 		if err != nil {
@@ -113,11 +114,11 @@ func (a *app) printPages(ctx context.Context, c *client.Client, request *keywrig
 	}
 }
 
-func (a *app) auditTail() *cobra.Command {
+func (a app) auditTail() *cobra.Command {
 	var filter filterFlags
 	var backlog uint16
-	cmd := &cobra.Command{Use: "tail", Short: "Show entries of the audit log as they are written, until interrupted", Args: arguments(0, 0),
-		RunE: a.run(func(ctx context.Context, c *client.Client, _ []string) error {
+	cmd := &cobra.Command{Use: "tail", Short: "Show entries of the audit log as they are written, until interrupted", Args: command.Arguments(0, 0),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, _ []string) error {
 			f, err := filter.proto(a)
 			if err != nil {
 				return err
@@ -159,9 +160,9 @@ type auditLine struct {
 }
 
 // printEntry prints the line as it stands in the log, or a short form of it.
-func (a *app) printEntry(entry *keywrightv1.AuditEntry) error {
+func (a app) printEntry(entry *keywrightv1.AuditEntry) error {
 	var line auditLine
-	if err := json.Unmarshal([]byte(entry.GetLine()), &line); a.json() || err != nil {
+	if err := json.Unmarshal([]byte(entry.GetLine()), &line); a.JSON() || err != nil {
 		_, err := fmt.Fprintln(a.Out, entry.GetLine())
 		return err
 	}

@@ -1,4 +1,4 @@
-package cli
+package data
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
 )
@@ -21,9 +22,9 @@ unless --without-plaintext is given, in plaintext, all as base64. 'keywright
 decrypt' unwraps it. What goes to a file is written there in bytes (private keys
 PKCS#8, public keys PEM) and not printed.`
 
-func (a *app) datakeyCommand() *cobra.Command {
+func (a app) datakeyCommand() *cobra.Command {
 	d := datakey{app: a}
-	cmd := &cobra.Command{Use: "datakey NAMESPACE/KEY", Short: "Make a data key, wrapped under a key", Long: datakeyHelp, Args: arguments(1, 1), RunE: a.runKey(d.run)}
+	cmd := &cobra.Command{Use: "datakey NAMESPACE/KEY", Short: "Make a data key, wrapped under a key", Long: datakeyHelp, Args: command.Arguments(1, 1), RunE: a.RunKey(d.run)}
 	flags := cmd.Flags()
 	flags.Uint32Var(&d.size, "bytes", 0, "length of the data key, 1 to 1024; 32 if not given")
 	flags.BoolVar(&d.wrappedOnly, "without-plaintext", false, "return the key only wrapped")
@@ -36,7 +37,7 @@ func (a *app) datakeyCommand() *cobra.Command {
 }
 
 type datakey struct {
-	*app
+	app
 
 	binding                            bindingFlags
 	size                               uint32
@@ -59,11 +60,11 @@ func (d *datakey) run(ctx context.Context, c *client.Client, namespace, key stri
 	case err != nil:
 		return err
 	case d.pair == "" && d.publicPath != "":
-		return usagef("--public-key-out goes with --pair")
+		return command.Usagef("--public-key-out goes with --pair")
 	case d.pair != "" && d.size != 0:
-		return usagef("--bytes and --pair exclude each other")
+		return command.Usagef("--bytes and --pair exclude each other")
 	case d.wrappedOnly && d.plainPath != "":
-		return usagef("--without-plaintext and --plaintext-out exclude each other")
+		return command.Usagef("--without-plaintext and --plaintext-out exclude each other")
 	case d.pair != "":
 		return d.makePair(ctx, c, namespace, key, aad)
 	}
@@ -113,7 +114,7 @@ func (d *datakey) print(version uint32, parts []part) error {
 			row(p.name, "in "+ui.Cell(p.path))
 		}
 	}
-	if d.json() {
+	if d.JSON() {
 		return ui.ValueJSON(d.Out, shown)
 	}
 	_ = rows.Flush() // a buffer takes all
@@ -129,18 +130,18 @@ func (p part) write() error {
 	return ui.WriteFile(p.path, data)
 }
 
-func (a *app) randomCommand() *cobra.Command {
+func (a app) randomCommand() *cobra.Command {
 	var out outputFlags
-	cmd := &cobra.Command{Use: "random BYTES", Short: "Get random bytes, 1 to 65536, from HSM and operating system", Args: arguments(1, 1),
-		RunE: a.run(func(ctx context.Context, c *client.Client, args []string) error {
+	cmd := &cobra.Command{Use: "random BYTES", Short: "Get random bytes, 1 to 65536, from HSM and operating system", Args: command.Arguments(1, 1),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
 			size, err := strconv.ParseUint(args[0], 10, 32)
 			if err != nil || size == 0 {
-				return usagef("the number of bytes must be 1 to 65536, not %q", args[0])
+				return command.Usagef("the number of bytes must be 1 to 65536, not %q", args[0])
 			}
 			if err := a.refuseTerminal(out); err != nil {
 				return err
 			}
-			namespace, err := a.namespaceArgument(nil)
+			namespace, err := a.NamespaceArgument(nil)
 			if err != nil {
 				return err
 			}
@@ -148,7 +149,7 @@ func (a *app) randomCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.json() && out.path == "" {
+			if a.JSON() && out.path == "" {
 				return ui.JSON(a.Out, response)
 			}
 			return a.deliver(out, "data", response.GetData(), 0)

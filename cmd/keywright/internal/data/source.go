@@ -1,4 +1,4 @@
-package cli
+package data
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
 )
@@ -17,24 +18,6 @@ const (
 	// maxSmallFile bounds files that hold an AAD, a signature or a MAC.
 	maxSmallFile = 64 << 10
 )
-
-// inputFlags say where a command's data comes from.
-type inputFlags struct{ path string }
-
-func (f *inputFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.path, "in", "", "file to read; standard input if not given")
-}
-
-// from returns the input's path: the flag's, or the argument that follows the first ones.
-func (f *inputFlags) from(args []string, first int) (string, error) {
-	if len(args) <= first {
-		return f.path, nil
-	}
-	if f.path != "" {
-		return "", usagef("the input is given twice, as %q and by --in", args[first])
-	}
-	return args[first], nil
-}
 
 // outputFlags say where a command's data goes, and whether as base64.
 type outputFlags struct {
@@ -51,17 +34,17 @@ func (f *outputFlags) addText(cmd *cobra.Command, what string) {
 }
 
 // refuseTerminal refuses, before anything is done, to write binary data to a terminal.
-func (a *app) refuseTerminal(f outputFlags) error {
-	if f.path == "" && !f.text && !a.json() && ui.IsTerminal(a.Out) {
-		return usagef("%s, or --base64", ui.ErrBinary)
+func (a app) refuseTerminal(f outputFlags) error {
+	if f.path == "" && !f.text && !a.JSON() && ui.IsTerminal(a.Out) {
+		return command.Usagef("%s, or --base64", ui.ErrBinary)
 	}
 	return nil
 }
 
 // deliver writes data where the flags say. As JSON it is the member named field,
 // or, where the data goes to a file, "file" names that.
-func (a *app) deliver(f outputFlags, field string, data []byte, version uint32) error {
-	if a.json() && f.path == "" {
+func (a app) deliver(f outputFlags, field string, data []byte, version uint32) error {
+	if a.JSON() && f.path == "" {
 		return ui.ValueJSON(a.Out, map[string]any{field: data, "version": version})
 	}
 	if err := write(f, a.Out, func(w io.Writer) error { _, err := w.Write(data); return err }); err != nil {
@@ -71,8 +54,8 @@ func (a *app) deliver(f outputFlags, field string, data []byte, version uint32) 
 }
 
 // report says as JSON what was written to a file.
-func (a *app) report(f outputFlags, version uint32) error {
-	if !a.json() {
+func (a app) report(f outputFlags, version uint32) error {
+	if !a.JSON() {
 		return nil
 	}
 	return ui.ValueJSON(a.Out, map[string]any{"file": f.path, "version": version})
@@ -94,7 +77,7 @@ func write(f outputFlags, stdout io.Writer, fill func(io.Writer) error) error {
 // bindingFlags bind a ciphertext to AAD or an encryption context.
 type bindingFlags struct {
 	aadFile string
-	context pairs
+	context command.Pairs
 }
 
 func (b *bindingFlags) add(cmd *cobra.Command, prefix, whose string) {
@@ -106,7 +89,7 @@ func (b *bindingFlags) add(cmd *cobra.Command, prefix, whose string) {
 func (b *bindingFlags) read() (aad []byte, err error) {
 	switch {
 	case b.aadFile != "" && len(b.context) > 0:
-		return nil, usagef("AAD and an encryption context exclude each other; give one of them")
+		return nil, command.Usagef("AAD and an encryption context exclude each other; give one of them")
 	case b.aadFile != "":
 		return ui.ReadFile(b.aadFile, maxSmallFile)
 	}
@@ -119,18 +102,18 @@ type source struct {
 
 	namespace, key string
 	aad            []byte
-	context        pairs
+	context        command.Pairs
 }
 
 // openSource reads the first argument, NAMESPACE/KEY, opens the input and reads the binding.
-func (a *app) openSource(ctx context.Context, args []string, in inputFlags, text bool, binding bindingFlags) (s source, err error) {
-	if s.namespace, s.key, err = a.keyName(args[0]); err != nil {
+func (a app) openSource(ctx context.Context, args []string, in command.InputFlags, text bool, binding bindingFlags) (s source, err error) {
+	if s.namespace, s.key, err = a.KeyName(args[0]); err != nil {
 		return source{}, err
 	}
 	if s.aad, err = binding.read(); err != nil {
 		return source{}, err
 	}
-	path, err := in.from(args, 1)
+	path, err := in.From(args, 1)
 	if err != nil {
 		return source{}, err
 	}

@@ -1,4 +1,4 @@
-package cli
+package manage
 
 import (
 	"context"
@@ -8,24 +8,25 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
+	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
 )
 
-func (a *app) tokenCommand() *cobra.Command {
-	return a.group("token", "Create tokens and show who one is", a.tokenCreate(), a.whoamiCommand())
+func (a app) tokenCommand() *cobra.Command {
+	return a.Group("token", "Create tokens and show who one is", a.tokenCreate(), a.whoamiCommand())
 }
 
 const tokenHelp = `Create a token for the principal Token::"PRINCIPAL" and print it once. Use it in
 ` + client.EnvToken + `, or in a file named by --token-file or ` + client.EnvTokenFile + `.`
 
-func (a *app) tokenCreate() *cobra.Command {
-	var ttl span
+func (a app) tokenCreate() *cobra.Command {
+	var ttl command.Span
 	var groups []string
 	var path string
-	cmd := &cobra.Command{Use: "create PRINCIPAL", Short: "Create a short-lived token", Long: tokenHelp, Args: arguments(1, 1),
-		RunE: a.run(func(ctx context.Context, c *client.Client, args []string) error {
-			token, err := c.CreateToken(ctx, &keywrightv1.CreateTokenRequest{Principal: args[0], Ttl: ttl.proto(), Groups: groups})
+	cmd := &cobra.Command{Use: "create PRINCIPAL", Short: "Create a short-lived token", Long: tokenHelp, Args: command.Arguments(1, 1),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
+			token, err := c.CreateToken(ctx, &keywrightv1.CreateTokenRequest{Principal: args[0], Ttl: ttl.Proto(), Groups: groups})
 			if err != nil {
 				return err
 			}
@@ -38,14 +39,14 @@ func (a *app) tokenCreate() *cobra.Command {
 }
 
 // printToken prints the token alone, so that a shell can take it; what else there is to say goes to stderr.
-func (a *app) printToken(token *keywrightv1.CreateTokenResponse, path string) error {
+func (a app) printToken(token *keywrightv1.CreateTokenResponse, path string) error {
 	if path != "" {
 		if err := ui.WriteFile(path, []byte(token.GetToken()+"\n")); err != nil {
 			return err
 		}
 		token.Token = ""
 	}
-	if a.json() {
+	if a.JSON() {
 		return ui.JSON(a.Out, token)
 	}
 	if path == "" {
@@ -57,15 +58,15 @@ func (a *app) printToken(token *keywrightv1.CreateTokenResponse, path string) er
 	return err
 }
 
-func (a *app) whoamiCommand() *cobra.Command {
-	return &cobra.Command{Use: "whoami", Short: "Show who the server takes the caller for", Args: arguments(0, 0),
-		RunE: a.run(func(ctx context.Context, c *client.Client, _ []string) error {
+func (a app) whoamiCommand() *cobra.Command {
+	return &cobra.Command{Use: "whoami", Short: "Show who the server takes the caller for", Args: command.Arguments(0, 0),
+		RunE: a.Run(func(ctx context.Context, c *client.Client, _ []string) error {
 			who, err := c.WhoAmI(ctx, &keywrightv1.WhoAmIRequest{})
 			if err != nil {
 				return err
 			}
 			type w = *keywrightv1.WhoAmIResponse
-			return describe(a, []ui.Column[w]{
+			return command.Describe(a.App, []ui.Column[w]{
 				{Title: "principal", Value: w.GetPrincipal},
 				{Title: "method", Value: w.GetMethod},
 				{Title: "groups", Value: func(w w) string { return strings.Join(w.GetGroups(), ",") }},
