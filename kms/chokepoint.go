@@ -116,6 +116,18 @@ func (s *Service) authorize(t *trace, action policy.Action, resource *policy.Res
 		Message: fmt.Sprintf("%s may not %s here; an administrator can permit it with a policy", t.entry.Principal, action)}
 }
 
+// permit is authorize for something that was looked up: what is wrong with its
+// name is said to anyone, that it is missing only to who may do this.
+func (s *Service) permit(t *trace, action policy.Action, resource *policy.Resource, encryptionContext map[string]string, missing error) error {
+	if CodeOf(missing) == InvalidArgument {
+		return missing
+	}
+	if err := s.authorize(t, action, resource, encryptionContext); err != nil {
+		return err
+	}
+	return missing
+}
+
 // on notes what the operation is about, as the caller named it.
 func (t *trace) on(namespace, key string) { t.entry.Namespace, t.entry.Key = namespace, key }
 
@@ -155,15 +167,13 @@ func applyChange[A any](ctx context.Context, s *Service, t *trace, c change, pla
 		return none, firstError(err)
 	}
 	resource, missing := c.resource(ctx)
-	if err := s.authorize(t, c.action, resource, nil); err != nil {
-		return none, err
-	}
-	if missing != nil {
-		// A deletion sent again finds nothing, but its first outcome is known.
-		if earlier, found, err := recall[A](ctx, s, t, c); found && err == nil {
-			return earlier, nil
+	if err := s.permit(t, c.action, resource, nil, missing); err != nil {
+		if CodeOf(err) == NotFound { // a deletion sent again finds nothing, but its first outcome is known
+			if earlier, found, err := recall[A](ctx, s, t, c); found && err == nil {
+				return earlier, nil
+			}
 		}
-		return none, missing
+		return none, err
 	}
 	if c.lock != nil {
 		lock := c.lock()

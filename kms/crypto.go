@@ -276,11 +276,8 @@ func (s *Service) GenerateRandom(ctx context.Context, call Call, q *GenerateRand
 func (s *Service) generateRandom(ctx context.Context, t *trace, q *GenerateRandomRequest) (GenerateRandomResponse, error) {
 	t.on(q.Namespace, "")
 	resource, _, missing := s.namespaceResource(ctx, q.Namespace)
-	if err := s.authorize(t, policy.GenerateRandom, resource, nil); err != nil {
+	if err := s.permit(t, policy.GenerateRandom, resource, nil, missing); err != nil {
 		return GenerateRandomResponse{}, err
-	}
-	if missing != nil {
-		return GenerateRandomResponse{}, missing
 	}
 	if q.Size < 1 || q.Size > MaxRandom {
 		return GenerateRandomResponse{}, invalid("num_bytes", "is %d; use 1 to %d", q.Size, MaxRandom)

@@ -43,13 +43,16 @@ type Signer struct {
 // HSM is what the core needs of the device. All methods are safe for concurrent
 // use and end with their context.
 type HSM interface {
-	// GenerateRoot makes a root key and returns its id and check value.
+	// GenerateRoot makes a root key and returns its id and check value. The id
+	// comes with an error too when it is not known whether the key was made.
 	GenerateRoot(ctx context.Context) (ObjectID, []byte, error)
 	// FindRoot fails unless the token has the root key with that check value.
 	FindRoot(ctx context.Context, id ObjectID, checkValue []byte) error
 	Wrap(ctx context.Context, root ObjectID, version uint32, secret, aad []byte) ([]byte, error)
 	Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error)
 	Random(ctx context.Context, n int) ([]byte, error)
+	// GenerateSigner makes a signing key, or returns ErrNoSigningMechanism; its id
+	// comes with an error as GenerateRoot's does.
 	GenerateSigner(ctx context.Context) (Signer, error)
 	FindSigner(ctx context.Context, id ObjectID) (Signer, error)
 	Sign(ctx context.Context, signer ObjectID, message []byte) ([]byte, error)

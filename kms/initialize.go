@@ -88,17 +88,17 @@ func (s *Service) initialize(ctx context.Context, o InitOptions) (Installation, 
 	}
 	made := Installation{ID: s.installation.ID.String(), RootKeyID: s.root.id.String(),
 		SignerAlgorithm: s.installation.Signer.Algorithm, SignerProtection: s.installation.Signer.Protection}
-	if err := s.auditInitialize("intent", made); err != nil {
+	if err := s.auditInitialize("InitializeBegin", made); err != nil {
 		return Installation{}, err
 	}
 	if err := tx.commit(ctx, s); err != nil {
 		return Installation{}, err
 	}
-	return made, s.auditInitialize("outcome", made)
+	return made, s.auditInitialize("Initialize", made)
 }
 
-func (s *Service) auditInitialize(phase audit.Phase, made Installation) error {
-	_, err := s.audit.Append(&audit.Entry{Time: s.now(), Phase: phase, Principal: internalPrincipal, Action: "Initialize", Outcome: string(OK),
+func (s *Service) auditInitialize(action string, made Installation) error {
+	_, err := s.audit.Append(&audit.Entry{Time: s.now(), Phase: audit.PhaseEvent, Principal: internalPrincipal, Action: action, Outcome: string(OK),
 		Details: map[string]string{"installation": made.ID, "root": made.RootKeyID, "signer": made.SignerAlgorithm + " " + made.SignerProtection}}, audit.Sync)
 	return err
 }
@@ -106,10 +106,10 @@ func (s *Service) auditInitialize(phase audit.Phase, made Installation) error {
 // makeSystem makes the root key, the system domain and the signers.
 func (s *Service) makeSystem(ctx context.Context, tx *transaction, devMode bool) error {
 	id, check, err := s.hsm.GenerateRoot(ctx)
+	s.root = root{hsm: s.hsm, id: id, version: 1}
 	if err != nil {
 		return fmt.Errorf("generate the root key: %w", err)
 	}
-	s.root = root{hsm: s.hsm, id: id, version: 1}
 	s.installation = installationRecord{Format: installationFormat, DevMode: devMode, Created: s.now().UTC(),
 		Root: rootRef{ID: id, Version: 1, CheckValue: check}, TokenEpoch: 1}
 	rand.Read(s.installation.ID[:])
@@ -136,6 +136,7 @@ func (s *Service) makeSystem(ctx context.Context, tx *transaction, devMode bool)
 // make none, an Ed25519 key sealed under the root key.
 func (s *Service) makeSigner(ctx context.Context, tx *transaction) error {
 	signer, err := s.hsm.GenerateSigner(ctx)
+	s.installation.Signer.ID = signer.ID
 	protection := signerOnToken
 	if errors.Is(err, ErrNoSigningMechanism) {
 		protection = signerSealed

@@ -262,11 +262,8 @@ func (s *Service) GetKey(ctx context.Context, call Call, q KeyRef) (Key, error) 
 func (s *Service) admit(ctx context.Context, t *trace, action policy.Action, namespace, name string, encryptionContext map[string]string) (*key, error) {
 	t.on(namespace, name)
 	resource, k, missing := s.keyResource(ctx, namespace, name)
-	if err := s.authorize(t, action, resource, encryptionContext); err != nil {
+	if err := s.permit(t, action, resource, encryptionContext, missing); err != nil {
 		return nil, err
-	}
-	if missing != nil {
-		return nil, missing
 	}
 	t.about(k)
 	return k, nil
@@ -285,11 +282,8 @@ func (s *Service) ListKeys(ctx context.Context, call Call, q ListKeysRequest) ([
 func (s *Service) listKeys(ctx context.Context, t *trace, q ListKeysRequest) (listing[Key], error) {
 	t.on(q.Namespace, "")
 	resource, ns, missing := s.namespaceResource(ctx, q.Namespace)
-	if err := s.authorize(t, policy.ListKeys, resource, nil); err != nil {
+	if err := s.permit(t, policy.ListKeys, resource, nil, missing); err != nil {
 		return listing[Key]{}, err
-	}
-	if missing != nil {
-		return listing[Key]{}, missing
 	}
 	d, err := s.domainOf(ctx, ns)
 	if err != nil {

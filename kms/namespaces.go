@@ -159,11 +159,8 @@ func (s *Service) UpdateNamespace(ctx context.Context, call Call, q UpdateNamesp
 func (s *Service) GetNamespace(ctx context.Context, call Call, name string) (Namespace, error) {
 	return perform(ctx, s, call, policy.GetNamespace, name, func(s *Service, ctx context.Context, t *trace, name string) (Namespace, error) {
 		t.on(name, "")
-		resource, ns, err := s.namespaceResource(ctx, name)
-		if err := s.authorize(t, policy.GetNamespace, resource, nil); err != nil {
-			return Namespace{}, err
-		}
-		if err != nil {
+		resource, ns, missing := s.namespaceResource(ctx, name)
+		if err := s.permit(t, policy.GetNamespace, resource, nil, missing); err != nil {
 			return Namespace{}, err
 		}
 		return ns.Namespace, nil

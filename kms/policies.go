@@ -151,11 +151,11 @@ func (s *Service) GetPolicy(ctx context.Context, call Call, q PolicyRef) (Policy
 	return perform(ctx, s, call, policy.GetPolicy, q, func(s *Service, ctx context.Context, t *trace, q PolicyRef) (Policy, error) {
 		t.on(q.Namespace, "")
 		resource, missing := s.policyResource(q.Namespace)(ctx)
-		if err := s.authorize(t, policy.GetPolicy, resource, nil); err != nil {
-			return Policy{}, err
+		if err := checkName("name", q.Name); err != nil {
+			missing = err
 		}
-		if err := errors.Join(missing, checkName("name", q.Name)); err != nil {
-			return Policy{}, firstError(err)
+		if err := s.permit(t, policy.GetPolicy, resource, nil, missing); err != nil {
+			return Policy{}, err
 		}
 		p, err := read[Policy](ctx, s, s.system, pathPolicy(q.Namespace, q.Name))
 		if errors.Is(err, store.ErrNotFound) {
@@ -171,11 +171,8 @@ func (s *Service) ListPolicies(ctx context.Context, call Call, q ListRequest) ([
 	return performList(ctx, s, call, policy.ListPolicies, q, func(s *Service, ctx context.Context, t *trace, q ListRequest) (listing[Policy], error) {
 		t.on(q.Namespace, "")
 		resource, missing := s.policyResource(q.Namespace)(ctx)
-		if err := s.authorize(t, policy.ListPolicies, resource, nil); err != nil {
+		if err := s.permit(t, policy.ListPolicies, resource, nil, missing); err != nil {
 			return listing[Policy]{}, err
-		}
-		if missing != nil {
-			return listing[Policy]{}, missing
 		}
 		prefix := prefixPolicy
 		if q.Namespace != "" {

@@ -1,0 +1,217 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"sync"
+	"testing"
+)
+
+// softDevice stands in for the token in this package's tests, which need no cgo:
+// AES-256-GCM under keys in memory. The real token is used in the tests of hsm,
+// server and cmd.
+type softDevice struct {
+	lock    sync.Mutex
+	roots   map[ObjectID][]byte
+	signers map[ObjectID]ed25519.PrivateKey
+	away    bool
+	noSign  bool
+	unwraps int
+}
+
+var errAway = errors.New("device removed")
+
+func newDevice() *softDevice {
+	return &softDevice{roots: map[ObjectID][]byte{}, signers: map[ObjectID]ed25519.PrivateKey{}}
+}
+
+func (d *softDevice) setAway(away bool) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	d.away = away
+}
+
+func (d *softDevice) call() (func(), error) {
+	d.lock.Lock()
+	if d.away {
+		d.lock.Unlock()
+		return nil, errAway
+	}
+	return d.lock.Unlock, nil
+}
+
+func (d *softDevice) GenerateRoot(context.Context) (id ObjectID, check []byte, err error) {
+	done, err := d.call()
+	if err != nil {
+		return id, nil, err
+	}
+	defer done()
+	rand.Read(id[:])
+	secret := make([]byte, 32)
+	rand.Read(secret)
+	d.roots[id] = secret
+	return id, checkValue(secret), nil
+}
+
+func checkValue(secret []byte) []byte {
+	h := hmac.New(sha256.New, secret)
+	h.Write([]byte("check"))
+	return h.Sum(nil)[:8]
+}
+
+func (d *softDevice) FindRoot(_ context.Context, id ObjectID, check []byte) error {
+	done, err := d.call()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if secret, ok := d.roots[id]; !ok || !bytes.Equal(checkValue(secret), check) {
+		return errors.New("root key not found")
+	}
+	return nil
+}
+
+func (d *softDevice) aead(id ObjectID) (cipher.AEAD, error) {
+	secret, ok := d.roots[id]
+	if !ok {
+		return nil, errors.New("root key not found")
+	}
+	block, err := aes.NewCipher(secret)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+func (d *softDevice) Wrap(_ context.Context, id ObjectID, _ uint32, secret, aad []byte) ([]byte, error) {
+	done, err := d.call()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	aead, err := d.aead(id)
+	if err != nil {
+		return nil, err
+	}
+	return aead.Seal(id[:], nil, secret, aad), nil
+}
+
+func (d *softDevice) Unwrap(_ context.Context, blob, aad []byte) ([]byte, error) {
+	done, err := d.call()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	d.unwraps++
+	if len(blob) < 16 {
+		return nil, ErrUnwrap
+	}
+	aead, err := d.aead(ObjectID(blob[:16]))
+	if err != nil {
+		return nil, ErrUnwrap
+	}
+	secret, err := aead.Open(nil, nil, blob[16:], aad)
+	if err != nil {
+		return nil, ErrUnwrap
+	}
+	return secret, nil
+}
+
+func (d *softDevice) Random(_ context.Context, n int) ([]byte, error) {
+	done, err := d.call()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	b := make([]byte, n)
+	rand.Read(b)
+	return b, nil
+}
+
+func (d *softDevice) GenerateSigner(context.Context) (Signer, error) {
+	done, err := d.call()
+	if err != nil {
+		return Signer{}, err
+	}
+	defer done()
+	if d.noSign {
+		return Signer{}, ErrNoSigningMechanism
+	}
+	var id ObjectID
+	rand.Read(id[:])
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	d.signers[id] = private
+	return Signer{ID: id, Algorithm: "ED25519", Public: public}, err
+}
+
+func (d *softDevice) FindSigner(_ context.Context, id ObjectID) (Signer, error) {
+	done, err := d.call()
+	if err != nil {
+		return Signer{}, err
+	}
+	defer done()
+	key, ok := d.signers[id]
+	if !ok {
+		return Signer{}, errors.New("signer not found")
+	}
+	return Signer{ID: id, Algorithm: "ED25519", Public: key.Public()}, nil
+}
+
+func (d *softDevice) Sign(_ context.Context, id ObjectID, message []byte) ([]byte, error) {
+	done, err := d.call()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return ed25519.Sign(d.signers[id], message), nil
+}
+
+func (d *softDevice) Destroy(_ context.Context, id ObjectID) error {
+	done, err := d.call()
+	if err != nil {
+		return err
+	}
+	defer done()
+	delete(d.roots, id)
+	delete(d.signers, id)
+	return nil
+}
+
+func (d *softDevice) Probe(context.Context) error {
+	done, err := d.call()
+	if err == nil {
+		done()
+	}
+	return err
+}
+
+func (d *softDevice) Status() HSMStatus {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	return HSMStatus{Healthy: !d.away, TokenLabel: "soft"}
+}
+
+func (d *softDevice) objects() int {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	return len(d.roots) + len(d.signers)
+}
+
+var _ HSM = (*softDevice)(nil)
+
+func must[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}

@@ -1,0 +1,158 @@
+package kms
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/keywright/keywright/kms/audit"
+	"github.com/keywright/keywright/kms/policy"
+	"github.com/keywright/keywright/kms/store/badger"
+	"github.com/keywright/keywright/kms/store/storetest"
+)
+
+// installation is a whole one, on a real store and a real audit log.
+type testInstallation struct {
+	t      testing.TB
+	dir    string
+	device *softDevice
+	clock  atomic.Int64 // offset to the real time
+	config Config       // what a test changes before open
+	store  *storetest.FaultyStore
+	audit  *audit.Log
+	*Service
+}
+
+var testPolicies = []policy.Policy{{Name: "all", Text: `
+	permit (principal == User::"root", action, resource);
+	permit (principal == User::"operator", action in Action::"operator", resource);
+	permit (principal == Token::"app", action in [Action::"encrypter", Action::"decrypter"], resource in Namespace::"pay");
+	permit (principal == Token::"one", action in [Action::"encrypter", Action::"decrypter"], resource == Key::"pay/card");
+`}}
+
+func newInstallation(t testing.TB) *testInstallation {
+	in := &testInstallation{t: t, dir: t.TempDir(), device: newDevice()}
+	in.initialize(InitOptions{DevMode: true, Policies: testPolicies, Secrets: map[string][]byte{"extra": []byte("kept")}})
+	in.open()
+	t.Cleanup(in.close)
+	return in
+}
+
+func (in *testInstallation) now() time.Time { return time.Now().Add(time.Duration(in.clock.Load())) }
+
+func (in *testInstallation) advance(d time.Duration) { in.clock.Add(int64(d)) }
+
+func (in *testInstallation) parts() Config {
+	inner := must[*badger.Store](in.t)(badger.Open(badger.Options{Dir: filepath.Join(in.dir, "store")}))
+	in.store = storetest.Faulty(inner)
+	in.audit = must[*audit.Log](in.t)(audit.Open(filepath.Join(in.dir, "audit"), audit.Options{}))
+	c := in.config
+	c.Store, c.Audit, c.HSM, c.Clock = in.store, in.audit, in.device, in.now
+	if c.JobInterval == 0 {
+		c.JobInterval = time.Hour // tests run the jobs themselves
+	}
+	return c
+}
+
+func (in *testInstallation) initialize(o InitOptions) {
+	in.t.Helper()
+	if _, err := Initialize(context.Background(), in.parts(), o); err != nil {
+		in.t.Fatal(err)
+	}
+	in.closeParts()
+}
+
+func (in *testInstallation) open() {
+	in.t.Helper()
+	in.Service = must[*Service](in.t)(Open(context.Background(), in.parts()))
+}
+
+func (in *testInstallation) closeParts() {
+	in.t.Helper()
+	if err := errors.Join(in.store.Close(), in.audit.Close()); err != nil {
+		in.t.Fatal(err)
+	}
+}
+
+func (in *testInstallation) close() {
+	if in.Service == nil {
+		return
+	}
+	in.Service.Close(context.Background())
+	in.Service = nil
+	in.closeParts()
+}
+
+// crash ends the service without letting it write anything more.
+func (in *testInstallation) crash() {
+	in.Service.stopJobs()
+	in.Service = nil
+	in.closeParts()
+}
+
+func as(principal policy.PrincipalType, id string) Call {
+	var request [8]byte
+	rand.Read(request[:])
+	return Call{Caller: &policy.Caller{Type: principal, ID: id, Method: "internal"}, RequestID: hex.EncodeToString(request[:])}
+}
+
+func admin() Call   { return as(policy.User, "root") }
+func nobody() Call  { return as(policy.User, "nobody") }
+func appCall() Call { return as(policy.Token, "app") }
+
+func (in *testInstallation) namespace(name string) {
+	in.t.Helper()
+	must[Namespace](in.t)(in.CreateNamespace(context.Background(), admin(), CreateNamespaceRequest{Namespace: name}))
+}
+
+func (in *testInstallation) key(namespace, name, algorithm string) Key {
+	in.t.Helper()
+	return must[Key](in.t)(in.CreateKey(context.Background(), admin(), CreateKeyRequest{Namespace: namespace, Key: name, Algorithm: algorithm}))
+}
+
+func (in *testInstallation) encrypt(namespace, name, text string) []byte {
+	in.t.Helper()
+	return must[EncryptResponse](in.t)(in.Encrypt(context.Background(), admin(),
+		&EncryptRequest{Namespace: namespace, Key: name, Plaintext: []byte(text)})).Ciphertext
+}
+
+func (in *testInstallation) wantOpens(namespace string, ciphertext []byte, text string) {
+	in.t.Helper()
+	got, err := in.Decrypt(context.Background(), admin(), &DecryptRequest{Namespace: namespace, Ciphertext: ciphertext})
+	if err != nil || string(got.Plaintext) != text {
+		in.t.Fatalf("Decrypt = %q, %v, want %q", got.Plaintext, err, text)
+	}
+}
+
+// wantCode fails unless err is a kms error of that code whose message has all
+// the given parts.
+func wantCode(t testing.TB, err error, code Code, parts ...string) {
+	t.Helper()
+	if CodeOf(err) != code {
+		t.Fatalf("error %v, want code %s", err, code)
+	}
+	for _, part := range parts {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q lacks %q", err, part)
+		}
+	}
+}
+
+func (in *testInstallation) entries(f audit.Filter) []audit.Entry {
+	in.t.Helper()
+	var entries []audit.Entry
+	err := in.audit.Scan(context.Background(), f, func(e audit.Entry) error {
+		entries = append(entries, e)
+		return nil
+	})
+	if err != nil {
+		in.t.Fatal(err)
+	}
+	return entries
+}
