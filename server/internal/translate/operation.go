@@ -71,16 +71,14 @@ func operation(o *pb.Operation) (_ kms.Operation, namespace, key *string) {
 	return nil, nil, nil
 }
 
-// Result writes the outcome of one operation. The kind of the response follows
-// from the request, because two kinds share the core's response type.
-func Result(o *pb.Operation, r kms.Result, fail func(error) *pb.OperationError) *pb.OperationResult {
-	if r.Err != nil {
-		return &pb.OperationResult{Result: &pb.OperationResult_Error{Error: fail(r.Err)}}
-	}
-	return response(o, r.Response)
+// Failure writes the error of one operation.
+func Failure(e *pb.OperationError) *pb.OperationResult {
+	return &pb.OperationResult{Result: &pb.OperationResult_Error{Error: e}}
 }
 
-func response(o *pb.Operation, response any) *pb.OperationResult {
+// Response writes the core's response to o, whose kind also tells apart the two
+// pairs of methods that share a response type.
+func Response(o *pb.Operation, response any) *pb.OperationResult {
 	switch r := response.(type) {
 	case *kms.EncryptResponse:
 		return &pb.OperationResult{Result: &pb.OperationResult_Encrypt{Encrypt: Encrypted(r)}}

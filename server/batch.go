@@ -1,0 +1,49 @@
+package server
+
+import (
+	"context"
+
+	"github.com/keywright/keywright/kms"
+	pb "github.com/keywright/keywright/proto/keywright/v1"
+	"github.com/keywright/keywright/server/internal/translate"
+)
+
+// batch answers each operation in its place. One that cannot be read is nil to
+// the core, which refuses it alone.
+func (a *api) batch(ctx context.Context, call kms.Call, q *pb.BatchRequest) (*pb.BatchResponse, error) {
+	operations := make([]kms.Operation, len(q.Operations))
+	for i, o := range q.Operations {
+		if operation, err := translate.Operation(o, q.Namespace, q.Key); err == nil {
+			operations[i] = operation
+		}
+	}
+	outcomes, err := a.service.Batch(ctx, call, operations)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]*pb.OperationResult, len(outcomes))
+	for i, outcome := range outcomes {
+		results[i] = a.result(q.Operations[i], outcome)
+	}
+	return &pb.BatchResponse{Results: results}, nil
+}
+
+func (a *api) result(o *pb.Operation, r kms.Result) *pb.OperationResult {
+	if r.Err != nil {
+		return translate.Failure(operationError(r.Err))
+	}
+	return translate.Response(o, r.Response)
+}
+
+// perform runs one operation of a pipeline.
+func (a *api) perform(ctx context.Context, call kms.Call, o *pb.Operation) (*pb.OperationResult, error) {
+	operation, err := translate.Operation(o, "", "")
+	if err != nil {
+		return nil, err
+	}
+	r := a.service.Do(ctx, call, operation)
+	if r.Err != nil {
+		return nil, r.Err
+	}
+	return translate.Response(o, r.Response), nil
+}

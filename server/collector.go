@@ -1,0 +1,89 @@
+package server
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/keywright/keywright/kms"
+)
+
+// gauge is a figure read at the moment of a scrape.
+type gauge struct {
+	description *prometheus.Desc
+	kind        prometheus.ValueType
+	read        func(*kms.Status) float64
+}
+
+// collector reports the core's state and the gate's.
+type collector struct {
+	gate     *gate
+	gauges   []gauge
+	calls    *prometheus.Desc
+	streams  *prometheus.Desc
+	draining *prometheus.Desc
+}
+
+func newCollector(g *gate) *collector {
+	return &collector{
+		gate:     g,
+		gauges:   statusGauges(),
+		calls:    prometheus.NewDesc("keywright_calls_in_flight", "Calls being worked on, over gRPC and REST.", nil, nil),
+		streams:  prometheus.NewDesc("keywright_streams_open", "Open gRPC streams.", nil, nil),
+		draining: prometheus.NewDesc("keywright_draining", "1 while the server is shutting down.", nil, nil),
+	}
+}
+
+func statusGauges() []gauge {
+	level := func(name, help string, read func(*kms.Status) float64) gauge {
+		return gauge{prometheus.NewDesc(name, help, nil, nil), prometheus.GaugeValue, read}
+	}
+	count := func(name, help string, read func(*kms.Status) float64) gauge {
+		return gauge{prometheus.NewDesc(name, help, nil, nil), prometheus.CounterValue, read}
+	}
+	return []gauge{
+		level("keywright_hsm_healthy", "1 if the HSM answers.", func(s *kms.Status) float64 { return truth(s.HSM.Healthy) }),
+		level("keywright_hsm_sessions_in_use", "Sessions with the HSM in use.", func(s *kms.Status) float64 { return float64(s.HSM.SessionsInUse) }),
+		level("keywright_hsm_sessions_max", "Most sessions with the HSM.", func(s *kms.Status) float64 { return float64(s.HSM.SessionsMax) }),
+		level("keywright_cache_keys", "Keys in memory.", func(s *kms.Status) float64 { return float64(s.Cache.Keys) }),
+		level("keywright_cache_versions", "Key versions in memory.", func(s *kms.Status) float64 { return float64(s.Cache.Versions) }),
+		level("keywright_cache_bytes", "Bytes of keys and versions in memory.", func(s *kms.Status) float64 { return float64(s.Cache.Bytes) }),
+		level("keywright_cache_limit_bytes", "Most bytes of keys and versions in memory.", func(s *kms.Status) float64 { return float64(s.Cache.Limit) }),
+		level("keywright_audit_healthy", "1 if the audit log can be written.", func(s *kms.Status) float64 { return truth(s.AuditProblem == "") }),
+		count("keywright_audit_entries_total", "Entries of the audit log.", func(s *kms.Status) float64 { return float64(s.AuditNext) }),
+		level("keywright_store_healthy", "1 if the store answers.", func(s *kms.Status) float64 { return truth(s.StoreProblem == "") }),
+		count("keywright_store_revision", "Revision of the store.", func(s *kms.Status) float64 { return float64(s.StoreRevision) }),
+		count("keywright_policy_revision", "Revision of the policies.", func(s *kms.Status) float64 { return float64(s.PolicyRevision) }),
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, g := range c.gauges {
+		out <- g.description
+	}
+	out <- c.calls
+	out <- c.streams
+	out <- c.draining
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	status := c.gate.service.Health(context.Background())
+	for _, g := range c.gauges {
+		out <- prometheus.MustNewConstMetric(g.description, g.kind, g.read(&status))
+	}
+	level := func(d *prometheus.Desc, value float64) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value)
+	}
+	level(c.calls, float64(c.gate.calls.Load()))
+	level(c.streams, float64(c.gate.streams.Load()))
+	level(c.draining, truth(c.gate.draining.Err() != nil))
+}

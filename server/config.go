@@ -1,0 +1,93 @@
+package server
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/keywright/keywright/kms"
+	"github.com/keywright/keywright/server/internal/identity"
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxMessageBytes = 4 << 20
+	DefaultMaxInFlight     = 4096
+	DefaultCallTimeout     = 30 * time.Second
+	DefaultDrainTimeout    = 30 * time.Second
+)
+
+// Bundle is a file of CA certificates whose clients form one trust domain.
+type Bundle = identity.Bundle
+
+// TLS says where the certificates are. All files are PEM, and are loaded anew
+// within seconds when they change.
+type TLS struct {
+	// CertFile is the server's certificate with its chain, KeyFile its key.
+	CertFile, KeyFile string
+	// ClientCAs vouch for client certificates; none means that callers need tokens.
+	ClientCAs []Bundle
+}
+
+// Config is what a Server stands on. Service is required.
+type Config struct {
+	// Service is the core; it stays the caller's to close, after Serve.
+	Service *kms.Service
+	// GRPCAddress and RESTAddress are host:port; port 0 takes a free one. An
+	// empty RESTAddress means no REST.
+	GRPCAddress, RESTAddress string
+	// MetricsAddress serves /metrics, /healthz and /readyz in plaintext and
+	// without authentication; empty means not at all.
+	MetricsAddress string
+	// TLS is required unless Plaintext is set, which is refused for addresses
+	// that are not loopback.
+	TLS       TLS
+	Plaintext bool
+	// MaxMessageBytes bounds a request; 0 is DefaultMaxMessageBytes.
+	MaxMessageBytes int
+	// MaxInFlight bounds the calls being worked on; more are refused at once
+	// with RESOURCE_EXHAUSTED. 0 is DefaultMaxInFlight. As many streams may be
+	// open at a time, each operation on a pipeline counting as a call.
+	MaxInFlight int
+	// CallTimeout bounds a unary call whose client sets no deadline; 0 is
+	// DefaultCallTimeout.
+	CallTimeout time.Duration
+	// DrainTimeout bounds how long calls may go on once Serve was told to end;
+	// 0 is DefaultDrainTimeout.
+	DrainTimeout time.Duration
+	// Logger may be nil: nothing is logged then. Secrets never are.
+	Logger *slog.Logger
+	// Metrics is the one given to the Service as its observer; nil makes a new one.
+	Metrics *Metrics
+	// Version is the server's version as told in its status.
+	Version string
+	// Clock returns the time; nil is time.Now.
+	Clock func() time.Time
+}
+
+func (c Config) complete() (Config, error) {
+	if c.Service == nil {
+		return c, errors.New("server: Config.Service is missing")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics()
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	c.MaxMessageBytes = orDefault(c.MaxMessageBytes, DefaultMaxMessageBytes)
+	c.MaxInFlight = orDefault(c.MaxInFlight, DefaultMaxInFlight)
+	c.CallTimeout = orDefault(c.CallTimeout, DefaultCallTimeout)
+	c.DrainTimeout = orDefault(c.DrainTimeout, DefaultDrainTimeout)
+	return c, nil
+}
+
+func orDefault[N int | time.Duration](value, otherwise N) N {
+	if value <= 0 {
+		return otherwise
+	}
+	return value
+}

@@ -1,0 +1,51 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// ErrDrain says that calls were still running when the time to drain was over,
+// and that they did not end when they were cancelled either.
+var ErrDrain = errors.New("calls in flight did not end in time")
+
+// stopGrace is how long cancelled calls get to end.
+const stopGrace = 5 * time.Second
+
+// drain stops taking work, lets what is in flight finish, and cancels what is
+// left when DrainTimeout is over.
+func (s *Server) drain() error {
+	s.gate.drain()
+	s.health.Shutdown()
+	ctx, cancel := context.WithTimeout(context.Background(), s.config.DrainTimeout)
+	defer cancel()
+	var stopping sync.WaitGroup
+	stopping.Go(s.grpc.GracefulStop)
+	for _, w := range s.web {
+		stopping.Go(func() {
+			if w.server.Shutdown(ctx) != nil {
+				_ = w.server.Close()
+			}
+		})
+	}
+	finished := make(chan struct{})
+	go func() {
+		stopping.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+		return nil
+	case <-ctx.Done():
+		s.config.Logger.Warn("calls still in flight are cancelled", "calls", s.gate.calls.Load(), "streams", s.gate.streams.Load())
+		go s.grpc.Stop()
+	}
+	select {
+	case <-finished:
+		return nil
+	case <-time.After(stopGrace):
+		return ErrDrain
+	}
+}

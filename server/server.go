@@ -1,0 +1,243 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/keywright/keywright/server/internal/identity"
+)
+
+const (
+	watchInterval    = 2 * time.Second  // of certificate files and of readiness
+	handshakeTimeout = 10 * time.Second // also for an HTTP request's header
+	bodyTimeout      = 60 * time.Second
+	idleTimeout      = 2 * time.Minute
+	maxHeaderBytes   = 32 << 10
+	maxStreams       = 1 << 16 // of a connection; the gate bounds what runs
+)
+
+// Server is the set of listeners and what they serve.
+type Server struct {
+	config Config
+	gate   *gate
+	files  *identity.Files // nil in plaintext
+	grpc   *grpc.Server
+	health *health.Server
+	names  []string // of the services, for health; "" is all
+
+	web       []web
+	listeners map[string]net.Listener // by "grpc", "rest", "metrics"
+}
+
+// web is an HTTP server and its listener.
+type web struct {
+	server   *http.Server
+	listener net.Listener
+	secure   bool
+}
+
+// New opens the listeners and loads the certificates; nothing is served before
+// Serve. If Serve is not called, Close must be.
+func New(c Config) (*Server, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{config: c, gate: newGate(c), listeners: map[string]net.Listener{}}
+	if err := errors.Join(s.loadFiles(), s.listen()); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if err := c.Metrics.registry.Register(newCollector(s.gate)); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("these metrics already belong to a server: %w", err)
+	}
+	if err := s.build(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) loadFiles() error {
+	if s.config.Plaintext {
+		return nil
+	}
+	if s.config.TLS.CertFile == "" || s.config.TLS.KeyFile == "" {
+		return errors.New("TLS needs a certificate and a key; plaintext must be asked for and is for loopback addresses only")
+	}
+	var err error
+	s.files, err = identity.LoadFiles(identity.FilesOptions{
+		CertFile: s.config.TLS.CertFile, KeyFile: s.config.TLS.KeyFile, ClientCAs: s.config.TLS.ClientCAs,
+		Clock: s.config.Clock, Logger: s.config.Logger, Denied: s.gate.denied,
+	})
+	return err
+}
+
+func (s *Server) listen() error {
+	for name, address := range map[string]string{"grpc": s.config.GRPCAddress, "rest": s.config.RESTAddress, "metrics": s.config.MetricsAddress} {
+		if address == "" {
+			continue
+		}
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			return fmt.Errorf("%s listener: %w", name, err)
+		}
+		s.listeners[name] = identity.Listener{Listener: listener}
+		if s.config.Plaintext && name != "metrics" && !isLoopback(listener.Addr()) {
+			return fmt.Errorf("%s listener: plaintext is refused on %s, which is not a loopback address; use 127.0.0.1 or [::1], or configure TLS", name, address)
+		}
+	}
+	return nil
+}
+
+func isLoopback(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// build makes what the listeners serve.
+func (s *Server) build() error {
+	a := &api{gate: s.gate, service: s.config.Service, version: s.config.Version}
+	s.grpc = grpc.NewServer(
+		grpc.Creds(s.files.Credentials()),
+		grpc.StreamInterceptor(s.gate.stream),
+		grpc.MaxRecvMsgSize(s.config.MaxMessageBytes),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: handshakeTimeout, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: idleTimeout}),
+		grpc.WaitForHandlers(true),
+	)
+	a.register(s.grpc)
+	s.names = []string{""}
+	for _, service := range a.services() {
+		s.names = append(s.names, service.name)
+	}
+	s.health = health.NewServer()
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	return s.buildWeb(a)
+}
+
+func (s *Server) buildWeb(a *api) error {
+	if listener, ok := s.listeners["metrics"]; ok {
+		s.web = append(s.web, web{s.httpServer(operatorHandler(s.gate)), listener, false})
+	}
+	listener, ok := s.listeners["rest"]
+	if !ok {
+		return nil
+	}
+	handler, err := newREST(a)
+	if err != nil {
+		return fmt.Errorf("REST: %w", err)
+	}
+	server := s.httpServer(handler)
+	server.ConnContext = identity.NewContext
+	if s.files != nil {
+		server.TLSConfig = s.files.Config("h2", "http/1.1")
+	}
+	s.web = append(s.web, web{server, listener, s.files != nil})
+	return nil
+}
+
+func (s *Server) httpServer(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: handshakeTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelDebug)}
+}
+
+// GRPCAddr returns the address that gRPC is served on, nil if it is not.
+func (s *Server) GRPCAddr() net.Addr { return s.addr("grpc") }
+
+// RESTAddr returns the address that REST is served on, nil if it is not.
+func (s *Server) RESTAddr() net.Addr { return s.addr("rest") }
+
+// MetricsAddr returns the address of the metrics, nil if they are not served.
+func (s *Server) MetricsAddr() net.Addr { return s.addr("metrics") }
+
+func (s *Server) addr(name string) net.Addr {
+	if l, ok := s.listeners[name]; ok {
+		return l.Addr()
+	}
+	return nil
+}
+
+// Serve serves until ctx ends, then drains and returns nil. It returns early
+// with an error when a listener fails. It must be called once only.
+func (s *Server) Serve(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var running sync.WaitGroup
+	start := func(serve func() error) {
+		running.Go(func() {
+			if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				stop(fmt.Errorf("serve: %w", err))
+			}
+		})
+	}
+	if listener, ok := s.listeners["grpc"]; ok {
+		start(func() error { return s.grpc.Serve(listener) })
+	}
+	for _, w := range s.web {
+		start(w.serve)
+	}
+	running.Go(func() { s.watch(ctx) })
+	<-ctx.Done()
+	err := s.drain()
+	running.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+func (w web) serve() error {
+	if w.secure {
+		return w.server.ServeTLS(w.listener, "", "")
+	}
+	return w.server.Serve(w.listener)
+}
+
+// watch keeps certificates and reported health up to date.
+func (s *Server) watch(ctx context.Context) {
+	if s.files != nil {
+		go s.files.Watch(ctx, watchInterval)
+	}
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		reportHealth(s.gate, s.health, s.names)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Close ends everything at once.
+func (s *Server) Close() {
+	s.gate.drain()
+	if s.grpc != nil {
+		s.grpc.Stop()
+	}
+	for _, w := range s.web {
+		_ = w.server.Close()
+	}
+	for _, l := range s.listeners {
+		_ = l.Close()
+	}
+}
