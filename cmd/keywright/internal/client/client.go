@@ -58,8 +58,8 @@ func New(s Settings) (*Client, error) {
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: firstPause, Multiplier: 2, MaxDelay: time.Second}}),
 		grpc.WithDisableRetry(),
 	}
-	if s.token != "" {
-		options = append(options, grpc.WithPerRPCCredentials(bearer{s.token, !s.Plaintext}))
+	if s.Token != "" {
+		options = append(options, grpc.WithPerRPCCredentials(bearer{s.Token, !s.Plaintext}))
 	}
 	conn, err := grpc.NewClient(s.Addr, options...)
 	if err != nil {

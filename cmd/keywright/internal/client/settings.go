@@ -43,11 +43,10 @@ type Settings struct {
 	CertFile  string // PEM, with KeyFile
 	KeyFile   string // PEM
 	TokenFile string
-	Config    string // the profile's path; only read from what Resolve is given
-	Plaintext bool   // no TLS; only to loopback addresses
-	Timeout   time.Duration
-
-	token Token
+	Config    string        // the profile's path; only read from what Resolve is given
+	Plaintext bool          // no TLS; only to loopback addresses
+	Timeout   time.Duration // of each call; 0 is for ever
+	Token     Token         // nothing to be given by a flag
 }
 
 // Token is a bearer token; printing it does not show it.
@@ -58,6 +57,9 @@ func (Token) String() string { return "[redacted]" }
 
 // GoString hides the token.
 func (Token) GoString() string { return "[redacted]" }
+
+// MarshalText hides the token, in JSON and logs.
+func (Token) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
 // Resolve completes the settings given by flags from the environment and then
 // from the profile, and reads the token. A certificate given nearer than a token
@@ -73,8 +75,8 @@ func Resolve(flags Settings, getenv func(string) string) (Settings, error) {
 		s = s.completedFrom(next)
 	}
 	s.Addr = cmp.Or(s.Addr, DefaultAddr)
-	if s.token == "" && s.TokenFile != "" {
-		if s.token, err = readToken(s.TokenFile); err != nil {
+	if s.Token == "" && s.TokenFile != "" {
+		if s.Token, err = readToken(s.TokenFile); err != nil {
 			return Settings{}, err
 		}
 	}
@@ -84,13 +86,13 @@ func Resolve(flags Settings, getenv func(string) string) (Settings, error) {
 func fromEnvironment(getenv func(string) string) Settings {
 	return Settings{
 		Addr: getenv(EnvAddr), CAFile: getenv(EnvCAFile), CertFile: getenv(EnvCertFile), KeyFile: getenv(EnvKeyFile),
-		TokenFile: getenv(EnvTokenFile), token: Token(strings.TrimSpace(getenv(EnvToken))),
+		TokenFile: getenv(EnvTokenFile), Token: Token(strings.TrimSpace(getenv(EnvToken))),
 	}
 }
 
 func (s Settings) completedFrom(next Settings) Settings {
-	if s.CertFile == "" && s.TokenFile == "" && s.token == "" {
-		s.TokenFile, s.token = next.TokenFile, next.token
+	if s.CertFile == "" && s.TokenFile == "" && s.Token == "" {
+		s.TokenFile, s.Token = next.TokenFile, next.Token
 	}
 	s.Addr = cmp.Or(s.Addr, next.Addr)
 	s.CAFile = cmp.Or(s.CAFile, next.CAFile)
@@ -130,7 +132,7 @@ func (s Settings) check() error {
 		return fmt.Errorf("%w: the address %q must be host:port, such as %s", ErrSettings, s.Addr, DefaultAddr)
 	case (s.CertFile == "") != (s.KeyFile == ""):
 		return fmt.Errorf("%w: a certificate file and a key file go together; give both or neither", ErrSettings)
-	case strings.ContainsFunc(string(s.token), func(r rune) bool { return r <= ' ' || r > '~' }):
+	case strings.ContainsFunc(string(s.Token), func(r rune) bool { return r <= ' ' || r > '~' }):
 		return fmt.Errorf("%w: the token holds spaces or characters that no token has; give the text that `token create` printed", ErrSettings)
 	case s.Plaintext && !loopback(host):
 		return fmt.Errorf("%w: --plaintext is for loopback addresses only and %q is none; leave it out to use TLS", ErrSettings, host)
