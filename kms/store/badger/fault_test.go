@@ -195,7 +195,7 @@ func waitUntil(t *testing.T, done func() bool) {
 // TestDiskFull fills a small file system, by the store itself and then, once
 // badger is done with what it had begun, by a stranger to the last byte.
 func TestDiskFull(t *testing.T) {
-	disk := mountDisk(t, "512m")
+	disk := mountDisk(t, "352m")
 	s := open(t, Options{Dir: filepath.Join(disk, "store")})
 	value := make([]byte, 256<<10)
 	written := 0
