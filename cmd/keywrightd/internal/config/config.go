@@ -73,6 +73,7 @@ type Bundle struct {
 type Limits struct {
 	MaxMessageBytes Bytes    `yaml:"max_message_bytes"`
 	MaxInFlight     int      `yaml:"max_in_flight"`
+	CallTimeout     Duration `yaml:"call_timeout"` // of a call whose client sets no deadline
 	DrainTimeout    Duration `yaml:"drain_timeout"`
 }
 
@@ -104,10 +105,11 @@ func Default() Config {
 		HSM:     HSM{PIN: PIN{FD: NoFD}, Timeout: Duration(5 * time.Second)},
 		Listen:  Listen{GRPC: "127.0.0.1:7700", REST: "127.0.0.1:7701", Metrics: "127.0.0.1:7702"},
 		TLS:     TLS{ClientCAs: []Bundle{}},
-		Limits:  Limits{MaxMessageBytes: 4 << 20, MaxInFlight: 4096, DrainTimeout: Duration(15 * time.Second)},
+		Limits: Limits{MaxMessageBytes: 4 << 20, MaxInFlight: 4096,
+			CallTimeout: Duration(30 * time.Second), DrainTimeout: Duration(15 * time.Second)},
 		Audit: Audit{Durability: "interval", Interval: Duration(10 * time.Millisecond),
 			SegmentBytes: 256 << 20, ReserveBytes: 1 << 20},
-		Store:      Store{KeepRevisions: 10_000, MinFreeBytes: 128 << 20},
+		Store:      Store{KeepRevisions: 10_000, MinFreeBytes: 256 << 20},
 		CacheBytes: 256 << 20,
 		Log:        Log{Level: "info", Format: "text"},
 	}

@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -90,7 +89,7 @@ func TestLoad(t *testing.T) {
 
 func TestLoadSaysThatTheFileIsMissing(t *testing.T) {
 	_, err := Load(filepath.Join(t.TempDir(), "absent.yaml"))
-	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "--config") {
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "--config") {
 		t.Fatalf("error %v", err)
 	}
 }
@@ -130,6 +129,7 @@ func TestLoadRefuses(t *testing.T) {
 		"bundle field":       {minimal + "tls: {client_cas: [{name: a, path: f}]}\n", "field path is unknown"},
 		"message size":       {minimal + "limits: {max_message_bytes: 1KiB}\n", "limits.max_message_bytes is 1024"},
 		"in flight":          {minimal + "limits: {max_in_flight: 0}\n", "limits.max_in_flight is 0"},
+		"call timeout":       {minimal + "limits: {call_timeout: 1ms}\n", "limits.call_timeout is 1ms"},
 		"drain":              {minimal + "limits: {drain_timeout: 2h}\n", "limits.drain_timeout is 2h0m0s"},
 		"durability":         {minimal + "audit: {durability: never}\n", `audit.durability is "never"`},
 		"interval":           {minimal + "audit: {interval: 1m}\n", "audit.interval is 1m0s"},

@@ -36,11 +36,11 @@ func (e *Invalid) Error() string {
 func (e *Invalid) Is(target error) bool { return target == ErrInvalid }
 
 // Load reads and validates a file. Relative paths in it are seen from the file's
-// directory. The error is an *Invalid, or says that the file cannot be read.
+// directory. The error is an *Invalid.
 func Load(path string) (*Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("configuration: %w: name the file with --config; docs/keywrightd.yaml is a sample", err)
+		return nil, &Invalid{Problems: []string{fmt.Sprintf("configuration: %v: name the file with --config; docs/keywrightd.yaml is a sample", err)}}
 	}
 	c, problems := Parse(text)
 	if len(problems) == 0 {
@@ -99,7 +99,7 @@ func describe(err error) []string {
 func (c *Config) resolve(dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return fmt.Errorf("configuration: %w", err)
+		return fmt.Errorf("directory of the configuration: %w", err)
 	}
 	paths := []*string{&c.DataDir, &c.HSM.Module, &c.HSM.PIN.File, &c.TLS.CertFile, &c.TLS.KeyFile, &c.Audit.Dir}
 	for i := range c.TLS.ClientCAs {

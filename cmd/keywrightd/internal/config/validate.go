@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// LocalBundle is the name of the trust domain of the CA that init makes.
+// LocalBundle is the name of the trust domain of the CA that init makes. It is
+// believed as long as the server's certificate comes from it too.
 const LocalBundle = "local"
 
-var bundleName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+var bundleName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // Problems says what is wrong with the values, without looking at any file: one
 // line each, naming the field, the limit and what to do.
@@ -26,7 +27,7 @@ func (c *Config) Problems() []string {
 	c.Limits.check(p)
 	c.Audit.check(p)
 	p.require(c.Store.KeepRevisions >= 1, "store.keep_revisions", "is 0: keep at least 1")
-	p.between("store.min_free_bytes", c.Store.MinFreeBytes, 128<<20, 1<<40)
+	p.between("store.min_free_bytes", c.Store.MinFreeBytes, 256<<20, 1<<40)
 	p.between("cache_bytes", c.CacheBytes, 1<<20, 1<<40)
 	c.Log.check(p)
 	return *p
@@ -93,8 +94,8 @@ func (t *TLS) check(p *problems) {
 	names := map[string]bool{}
 	for i, bundle := range t.ClientCAs {
 		field := fmt.Sprintf("tls.client_cas[%d]", i)
-		p.require(bundleName.MatchString(bundle.Name), field+".name", "is %q: want 1 to 63 of a-z, 0-9, '.', '_' and '-'", bundle.Name)
-		p.require(bundle.Name != LocalBundle, field+".name", "is %q, which stands for the CA that init makes: choose another", bundle.Name)
+		p.require(bundleName.MatchString(bundle.Name), field+".name", "is %q: want 1 to 63 letters, digits, '.', '_' and '-'", bundle.Name)
+		p.require(bundle.Name != LocalBundle || t.CertFile != "", field+".name", "is %q, the name of the CA that init makes, which is believed already: choose another", bundle.Name)
 		p.require(!names[bundle.Name], field+".name", "%q stands there twice: each bundle is a trust domain of its own", bundle.Name)
 		p.require(bundle.File != "", field+".file", "is missing: name a PEM file of CA certificates")
 		names[bundle.Name] = true
@@ -104,6 +105,7 @@ func (t *TLS) check(p *problems) {
 func (l *Limits) check(p *problems) {
 	p.between("limits.max_message_bytes", l.MaxMessageBytes, 64<<10, 1<<30)
 	p.require(l.MaxInFlight >= 1 && l.MaxInFlight <= 1_000_000, "limits.max_in_flight", "is %d: want 1 to 1000000", l.MaxInFlight)
+	p.within("limits.call_timeout", l.CallTimeout, 100*time.Millisecond, time.Hour)
 	p.within("limits.drain_timeout", l.DrainTimeout, 100*time.Millisecond, time.Hour)
 }
 

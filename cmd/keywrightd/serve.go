@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keywright/keywright/cmd/keywrightd/internal/config"
+	"github.com/keywright/keywright/kms"
+	"github.com/keywright/keywright/server"
+)
+
+func newServeCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Serve an installation that init has made",
+		Long: `Serve an installation that init has made. It prints one line when it is ready.
+Nothing is created: a missing store, a missing root key or another token is an
+error.
+
+SIGTERM and SIGINT let the requests under way finish, for at most
+limits.drain_timeout; a second signal ends the process at once. Certificates are
+read again when their files change.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, log, err := a.prepare()
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), c, log, func(s *server.Server) error { return printReady(cmd.OutOrStdout(), s) })
+		},
+	}
+}
+
+// serve serves until ctx ends, and then drains. It calls ready once it listens.
+func serve(ctx context.Context, c *config.Config, log *slog.Logger, ready func(*server.Server) error) error {
+	metrics := server.NewMetrics()
+	return withService(ctx, c, log, metrics, func(_ *stack, service *kms.Service) error {
+		s, err := server.New(serverConfig(c, log, service, metrics))
+		if err != nil {
+			return err
+		}
+		if err := ready(s); err != nil {
+			return err
+		}
+		return s.Serve(ctx)
+	})
+}
+
+func serverConfig(c *config.Config, log *slog.Logger, service *kms.Service, metrics *server.Metrics) server.Config {
+	return server.Config{
+		Service:         service,
+		GRPCAddress:     c.Listen.GRPC,
+		RESTAddress:     c.Listen.REST,
+		MetricsAddress:  c.Listen.Metrics,
+		TLS:             tlsOf(c),
+		Plaintext:       c.TLS.Plaintext,
+		MaxMessageBytes: int(c.Limits.MaxMessageBytes),
+		MaxInFlight:     c.Limits.MaxInFlight,
+		CallTimeout:     time.Duration(c.Limits.CallTimeout),
+		DrainTimeout:    time.Duration(c.Limits.DrainTimeout),
+		Logger:          log,
+		Metrics:         metrics,
+		Version:         version,
+	}
+}
+
+// printReady says in one line where the server listens. Connections are accepted
+// from here on.
+func printReady(out io.Writer, s *server.Server) error {
+	_, err := fmt.Fprintf(out, "keywrightd %s is ready: grpc %s, rest %s, metrics %s\n", version, s.GRPCAddr(), s.RESTAddr(), s.MetricsAddr())
+	return err
+}
