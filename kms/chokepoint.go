@@ -28,22 +28,39 @@ type trace struct {
 	algorithm string
 	entry     audit.Entry
 	ask       policy.Request
+	known     knownCaller
 	durable   bool // the line is synced before the answer
+}
+
+// knownCaller is the text of the caller that a trace last served: transports
+// hand in the same Caller again and again.
+type knownCaller struct {
+	caller            *policy.Caller
+	principal, source string
+}
+
+func (k *knownCaller) note(c *policy.Caller) {
+	if k.caller == c {
+		return
+	}
+	*k = knownCaller{caller: c, principal: c.Principal()}
+	if c.Source.IsValid() {
+		k.source = c.Source.String()
+	}
 }
 
 var traces = sync.Pool{New: func() any { return new(trace) }}
 
 func (s *Service) begin(call Call, action policy.Action) *trace {
 	t := traces.Get().(*trace)
-	*t = trace{call: call, start: s.now(), action: action}
+	*t = trace{call: call, start: s.now(), action: action, known: t.known}
 	t.entry.Time = t.start
 	t.entry.RequestID = call.RequestID
 	t.entry.Action = string(action)
 	if c := call.Caller; c != nil {
-		t.entry.Principal, t.entry.Method, t.entry.TokenID = c.Principal(), c.Method, c.TokenID
-		if c.Source.IsValid() {
-			t.entry.Source = c.Source.String()
-		}
+		t.known.note(c)
+		t.entry.Principal, t.entry.Source = t.known.principal, t.known.source
+		t.entry.Method, t.entry.TokenID = c.Method, c.TokenID
 	}
 	return t
 }
@@ -80,6 +97,9 @@ func (s *Service) conclude(t *trace, err error) error {
 }
 
 func reasonOf(err error) string {
+	if err == nil {
+		return ""
+	}
 	var e *Error
 	if errors.As(err, &e) {
 		return e.Reason

@@ -314,10 +314,11 @@ func (b Binding) aad(field string) (keyring.AAD, error) {
 
 // keyringError gives the keyring's errors the code that callers see.
 func keyringError(err error) error {
+	if err == nil {
+		return nil
+	}
 	var input *keyring.InputError
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, keyring.ErrDecrypt), errors.Is(err, keyring.ErrWrongKey), errors.Is(err, keyring.ErrFormat):
 		return errDecrypt()
 	case errors.As(err, &input):
