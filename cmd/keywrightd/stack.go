@@ -27,7 +27,8 @@ type stack struct {
 }
 
 // openStack opens all of it. The data directory comes first: when another
-// server has it, the token is left in peace.
+// server has it, the token is left in peace. The audit log comes before the store:
+// a store without one beside it has lost it.
 func openStack(ctx context.Context, c *config.Config, log *slog.Logger) (*stack, error) {
 	s := &stack{}
 	err := s.open(ctx, c, log)
@@ -38,20 +39,20 @@ func openStack(ctx context.Context, c *config.Config, log *slog.Logger) (*stack,
 }
 
 func (s *stack) open(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
-	if s.store, err = badger.Open(badger.Options{
-		Dir:           c.StoreDir(),
-		KeepRevisions: c.Store.KeepRevisions,
-		MinFree:       uint64(c.Store.MinFreeBytes),
-		Logger:        log,
-	}); err != nil {
-		return err
-	}
 	if s.audit, err = audit.Open(c.AuditDir(), audit.Options{
 		Durability:   audit.Mode(c.Audit.Durability),
 		Interval:     time.Duration(c.Audit.Interval),
 		SegmentBytes: int64(c.Audit.SegmentBytes),
 		ReserveBytes: int64(c.Audit.ReserveBytes),
 		Logger:       log,
+	}); err != nil {
+		return err
+	}
+	if s.store, err = badger.Open(badger.Options{
+		Dir:           c.StoreDir(),
+		KeepRevisions: c.Store.KeepRevisions,
+		MinFree:       uint64(c.Store.MinFreeBytes),
+		Logger:        log,
 	}); err != nil {
 		return err
 	}
@@ -84,11 +85,11 @@ func (s *stack) close() error {
 	if s.device != nil {
 		errs = append(errs, s.device.Close())
 	}
-	if s.audit != nil {
-		errs = append(errs, s.audit.Close())
-	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
+	}
+	if s.audit != nil {
+		errs = append(errs, s.audit.Close())
 	}
 	return errors.Join(errs...)
 }
