@@ -140,7 +140,7 @@ func (a *App) Confirm(yes bool, consequence, name string) error {
 	if yes {
 		return nil
 	}
-	if !ui.IsTerminal(a.In) || !ui.IsTerminal(a.Err) {
+	if !ui.IsTerminal(a.In) {
 		return Usagef("%s; there is no terminal to ask on, so say --yes if that is what you want", consequence)
 	}
 	ok, err := ui.Ask(a.In, a.Err, fmt.Sprintf("%s.\nType %s to go on: ", consequence, ui.Cell(name)), name)
