@@ -21,6 +21,8 @@ type Metrics struct {
 	operations   *prometheus.CounterVec
 	seconds      *prometheus.HistogramVec
 	items        *prometheus.CounterVec
+	device       *prometheus.HistogramVec
+	deviceErrors *prometheus.CounterVec
 	authFailures *prometheus.CounterVec
 	rejected     prometheus.Counter
 	panics       prometheus.Counter
@@ -53,6 +55,12 @@ func NewMetrics() *Metrics {
 		}, []string{"action", "algorithm"}),
 		items: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "keywright_batch_items_total",
 			Help: "Items of batches by action."}, []string{"action"}),
+		device: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "keywright_hsm_call_seconds",
+			Help:    "Time a call of the HSM took.",
+			Buckets: []float64{1e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 0.5, 1, 5},
+		}, []string{"call"}),
+		deviceErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "keywright_hsm_errors_total",
+			Help: "Calls of the HSM that failed."}, []string{"call"}),
 		authFailures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "keywright_auth_failures_total",
 			Help: "Requests and handshakes whose credentials were missing or refused."}, []string{"reason"}),
 		rejected: prometheus.NewCounter(prometheus.CounterOpts{Name: "keywright_rejected_total",
@@ -60,7 +68,7 @@ func NewMetrics() *Metrics {
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "keywright_panics_total",
 			Help: "Panics that were recovered from."}),
 	}
-	m.registry.MustRegister(m.operations, m.seconds, m.items, m.authFailures, m.rejected, m.panics,
+	m.registry.MustRegister(m.operations, m.seconds, m.items, m.device, m.deviceErrors, m.authFailures, m.rejected, m.panics,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -81,6 +89,14 @@ func (m *Metrics) Operation(action policy.Action, algorithm string, code kms.Cod
 // Items implements kms.Observer.
 func (m *Metrics) Items(action policy.Action, n int) {
 	m.items.WithLabelValues(string(action)).Add(float64(n))
+}
+
+// Device implements kms.Observer.
+func (m *Metrics) Device(call string, failed bool, elapsed time.Duration) {
+	m.device.WithLabelValues(call).Observe(elapsed.Seconds())
+	if failed {
+		m.deviceErrors.WithLabelValues(call).Inc()
+	}
 }
 
 // cowMap is a map that readers look up without a lock or an allocation; it is

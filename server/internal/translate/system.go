@@ -18,7 +18,7 @@ func Status(s kms.Status, version string) *pb.Status {
 		},
 		Store: &pb.StoreStatus{Revision: uint64(s.StoreRevision)},
 		Audit: &pb.AuditStatus{
-			Healthy: s.AuditProblem == "", Problem: s.AuditProblem, NextSequence: s.AuditNext,
+			Healthy: s.AuditProblem == "", Problem: s.AuditProblem, NextSequence: s.AuditNext, Durability: string(s.AuditDurability),
 			SignerAlgorithm: s.SignerAlgorithm, SignerProtection: s.SignerProtection,
 		},
 	}
