@@ -29,6 +29,8 @@ type Observer interface {
 	Operation(action policy.Action, algorithm string, code Code, elapsed time.Duration)
 	// Items reports how many items of an action a batch had.
 	Items(action policy.Action, n int)
+	// Device reports one call of the HSM, by the name of its method.
+	Device(call string, failed bool, elapsed time.Duration)
 }
 
 // Config is what a Service stands on. Store, Audit and HSM are required and stay
@@ -37,6 +39,8 @@ type Config struct {
 	Store store.Store
 	Audit *audit.Log
 	HSM   HSM
+	// StoreName is the driver's name, for status.
+	StoreName string
 	// Observer may be nil.
 	Observer Observer
 	// Logger may be nil: nothing is logged then.
@@ -75,3 +79,4 @@ type noObserver struct{}
 
 func (noObserver) Operation(policy.Action, string, Code, time.Duration) {}
 func (noObserver) Items(policy.Action, int)                             {}
+func (noObserver) Device(string, bool, time.Duration)                   {}

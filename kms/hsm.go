@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"encoding/hex"
 	"errors"
+	"time"
 )
 
 // ObjectID is the CKA_ID of an object on the token.
@@ -61,6 +62,46 @@ type HSM interface {
 	// Probe makes a canary call; Status makes no call.
 	Probe(ctx context.Context) error
 	Status() HSMStatus
+}
+
+// observed tells the observer of each call of the device.
+type observed struct {
+	HSM
+	observer Observer
+}
+
+func (o observed) done(call string, began time.Time, err *error) {
+	o.observer.Device(call, *err != nil, time.Since(began))
+}
+
+// Wrap implements HSM.
+func (o observed) Wrap(ctx context.Context, root ObjectID, version uint32, secret, aad []byte) (blob []byte, err error) {
+	defer o.done("Wrap", time.Now(), &err)
+	return o.HSM.Wrap(ctx, root, version, secret, aad)
+}
+
+// Unwrap implements HSM.
+func (o observed) Unwrap(ctx context.Context, blob, aad []byte) (secret []byte, err error) {
+	defer o.done("Unwrap", time.Now(), &err)
+	return o.HSM.Unwrap(ctx, blob, aad)
+}
+
+// Random implements HSM.
+func (o observed) Random(ctx context.Context, n int) (b []byte, err error) {
+	defer o.done("Random", time.Now(), &err)
+	return o.HSM.Random(ctx, n)
+}
+
+// Sign implements HSM.
+func (o observed) Sign(ctx context.Context, signer ObjectID, message []byte) (signature []byte, err error) {
+	defer o.done("Sign", time.Now(), &err)
+	return o.HSM.Sign(ctx, signer, message)
+}
+
+// Probe implements HSM.
+func (o observed) Probe(ctx context.Context) (err error) {
+	defer o.done("Probe", time.Now(), &err)
+	return o.HSM.Probe(ctx)
 }
 
 // root binds the device to one version of the root key.

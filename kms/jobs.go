@@ -16,6 +16,7 @@ const (
 	probeInterval  = 3 * time.Second
 	reseedInterval = 10 * time.Minute
 	denialInterval = 10 * time.Second
+	countInterval  = 2 * time.Minute
 	jobTimeout     = time.Minute
 )
 
@@ -46,6 +47,7 @@ func (s *Service) startJobs() {
 	s.hsmHealth.Store(&healthy)
 	s.jobs.done.Go(func() { s.watchHSM(ctx) })
 	s.jobs.done.Go(func() { s.runJobs(ctx) })
+	s.jobs.done.Go(func() { s.countKeys(ctx) })
 }
 
 func (s *Service) stopJobs() {
@@ -115,6 +117,49 @@ func (s *Service) probe(ctx context.Context, failed int) int {
 		s.noteHSM("the HSM does not answer: " + err.Error())
 	}
 	return failed
+}
+
+// countKeys counts the store's keys from time to time, for metrics.
+func (s *Service) countKeys(ctx context.Context) {
+	for ctx.Err() == nil {
+		began := time.Now()
+		s.round(ctx, "counting keys", s.count)
+		select {
+		case <-ctx.Done():
+		// However many there are, counting takes a hundredth of the time.
+		case <-time.After(max(countInterval, 100*time.Since(began))):
+		}
+	}
+}
+
+func (s *Service) count(ctx context.Context) error {
+	active, err := s.countRecords(ctx, prefixKeyName)
+	if err != nil {
+		return err
+	}
+	made, err := s.countRecords(ctx, prefixKeyID)
+	if err == nil {
+		s.counted.Store(&KeyCounts{Active: active, Deleted: max(made-active, 0)})
+	}
+	return err
+}
+
+func (s *Service) countRecords(ctx context.Context, prefix string) (n int64, err error) {
+	for after, more := "", true; more; more = after != "" {
+		page, err := s.store.List(ctx, prefix, after, 0)
+		if err != nil {
+			return 0, storeError(err)
+		}
+		n, after = n+int64(len(page.Records)), page.Next
+	}
+	return n, nil
+}
+
+func (s *Service) keyCounts() KeyCounts {
+	if counted := s.counted.Load(); counted != nil {
+		return *counted
+	}
+	return KeyCounts{}
 }
 
 // noteHSM tells of a change in the device's health, in the log and the audit log.

@@ -53,6 +53,7 @@ type Service struct {
 	dirty     dirtyUsage
 	denials   denialCount
 	hsmHealth atomic.Pointer[string] // what is wrong, "" if nothing
+	counted   atomic.Pointer[KeyCounts]
 	jobs      jobs
 }
 
@@ -60,7 +61,7 @@ type Service struct {
 // starts the background jobs. It creates nothing. ctx bounds the opening only.
 func Open(ctx context.Context, c Config) (*Service, error) {
 	c = c.withDefaults()
-	s := &Service{config: c, store: c.Store, audit: c.Audit, hsm: c.HSM, log: c.Logger, now: c.Clock,
+	s := &Service{config: c, store: c.Store, audit: c.Audit, hsm: observed{c.HSM, c.Observer}, log: c.Logger, now: c.Clock,
 		started: c.Clock(), namespaces: cow.New[string, *namespace](), cache: newCache(c.CacheBytes)}
 	if err := s.load(ctx); err != nil {
 		return nil, err

@@ -247,15 +247,24 @@ type Status struct {
 	HSM              HSMStatus
 	RootKeyID        string
 	RootVersion      uint32
+	StoreName        string
 	StoreRevision    store.Revision
 	StoreProblem     string
 	StoreBytes       int64
 	AuditNext        uint64
 	AuditProblem     string
 	Audit            audit.Stats
+	AuditDurability  audit.Mode
+	Keys             KeyCounts
 	SignerAlgorithm  string
 	SignerProtection string // "token" or "sealed"
 	Cache            CacheStatus
+}
+
+// KeyCounts counts the store's keys; it is up to a few minutes old.
+type KeyCounts struct {
+	Active  int64
+	Deleted int64 // scheduled for deletion, or deleted
 }
 
 // CacheStatus describes what is kept in memory.

@@ -98,6 +98,7 @@ func (s *stack) close() error {
 func (s *stack) config(c *config.Config, log *slog.Logger, observer kms.Observer) kms.Config {
 	return kms.Config{
 		Store:      s.store,
+		StoreName:  "badger",
 		Audit:      s.audit,
 		HSM:        device{s.device},
 		Observer:   observer,

@@ -196,6 +196,9 @@ func (o *Options) complete() error {
 	return nil
 }
 
+// Durability tells which mode the log runs in.
+func (l *Log) Durability() Mode { return l.options.Durability }
+
 // Append gives e the next sequence number, writes its line and returns when
 // the line is as durable as d asks.
 //

@@ -16,7 +16,7 @@ func Status(s kms.Status, version string) *pb.Status {
 			Manufacturer: s.HSM.Manufacturer, Model: s.HSM.Model, RootKeyId: s.RootKeyID, RootVersion: s.RootVersion,
 			SessionsInUse: uint32(s.HSM.SessionsInUse), SessionsMax: uint32(s.HSM.SessionsMax),
 		},
-		Store: &pb.StoreStatus{Revision: uint64(s.StoreRevision)},
+		Store: &pb.StoreStatus{Driver: s.StoreName, Revision: uint64(s.StoreRevision)},
 		Audit: &pb.AuditStatus{
 			Healthy: s.AuditProblem == "", Problem: s.AuditProblem, NextSequence: s.AuditNext, Durability: string(s.AuditDurability),
 			SignerAlgorithm: s.SignerAlgorithm, SignerProtection: s.SignerProtection,
