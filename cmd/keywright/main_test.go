@@ -26,10 +26,15 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"keywright": func() { os.Exit(run()) }})
 }
 
-// TestScripts runs testdata/*.txtar against one real server on a real token.
-// Each script works in a namespace of its own.
-func TestScripts(t *testing.T) {
+// TestProgram runs the program against one real server on a real token.
+func TestProgram(t *testing.T) {
 	profile := startServer(t)
+	t.Run("scripts", func(t *testing.T) { runScripts(t, profile) })
+	t.Run("interrupt", func(t *testing.T) { interruptLeavesNothing(t, profile) })
+}
+
+// runScripts runs testdata/*.txtar; each works in a namespace of its own.
+func runScripts(t *testing.T, profile string) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,

@@ -34,7 +34,7 @@ func Open(ctx context.Context, path string, stdin io.Reader, text bool) (*Input,
 			in.Size = info.Size()
 		}
 	}
-	in.Reader = contextReader{ctx, in.Reader}
+	in.Reader = newContextReader(ctx, in.Reader)
 	if text {
 		in.Reader = base64Reader{base64.NewDecoder(base64.StdEncoding, in.Reader)}
 	}
@@ -67,16 +67,56 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
+// contextReader reads ahead in a goroutine, one read at a time, since a read of a
+// pipe or a terminal that waits for data cannot be interrupted itself. When ctx
+// ends it gives up; the goroutine ends with its read.
 type contextReader struct {
-	ctx context.Context
-	r   io.Reader
+	ctx    context.Context
+	r      io.Reader
+	buffer []byte     // belongs to the goroutine while a read is under way
+	reads  chan chunk // its answers
+	unread chunk
 }
 
-func (c contextReader) Read(p []byte) (int, error) {
+type chunk struct {
+	data []byte
+	err  error
+}
+
+func newContextReader(ctx context.Context, r io.Reader) *contextReader {
+	return &contextReader{ctx: ctx, r: r, buffer: make([]byte, readSize), reads: make(chan chunk, 1)}
+}
+
+const readSize = 256 << 10
+
+func (c *contextReader) Read(p []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return c.r.Read(p)
+	for len(c.unread.data) == 0 {
+		if c.unread.err != nil {
+			return 0, c.unread.err
+		}
+		if err := c.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, c.unread.data)
+	c.unread.data = c.unread.data[n:]
+	return n, nil
+}
+
+func (c *contextReader) fill() error {
+	go func() {
+		n, err := c.r.Read(c.buffer)
+		c.reads <- chunk{c.buffer[:n], err}
+	}()
+	select {
+	case c.unread = <-c.reads:
+		return nil
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	}
 }
 
 // ErrBase64 is the error of reading text that is not base64.

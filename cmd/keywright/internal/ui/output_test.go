@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 func read(t *testing.T, path string) string {
@@ -227,6 +228,41 @@ func TestAsk(t *testing.T) {
 		got, err := Ask(strings.NewReader(input), io.Discard, "?", "ns/key")
 		if err != nil || got != want {
 			t.Errorf("%q: %v, %v", input, got, err)
+		}
+	}
+}
+
+// TestInputThatWaitsEndsWithItsContext: a pipe that nobody writes to does not hold a command up.
+func TestInputThatWaitsEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	pipe, writer := io.Pipe()
+	defer writer.Close() //nolint:errcheck // it ends the read that was left behind
+	in, err := Open(ctx, "", pipe, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, _ = writer.Write([]byte("abc")) // the reader sees what is wrong
+		cancel()
+	}()
+	if data, err := io.ReadAll(in); !errors.Is(err, context.Canceled) || string(data) != "abc" && len(data) > 0 {
+		t.Fatalf("read %q, %v", data, err)
+	}
+}
+
+func TestInputGivesDataBeforeItsError(t *testing.T) {
+	broken := errors.New("broken")
+	for _, r := range []io.Reader{
+		io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(broken)),
+		iotest.DataErrReader(io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(broken))),
+		iotest.OneByteReader(io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(broken))),
+	} {
+		in, err := Open(t.Context(), "", r, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := io.ReadAll(in); !errors.Is(err, broken) || string(data) != "abc" {
+			t.Fatalf("read %q, %v", data, err)
 		}
 	}
 }
