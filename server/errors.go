@@ -17,8 +17,11 @@ import (
 // errorDomain is the domain of every google.rpc.ErrorInfo.
 const errorDomain = "keywright"
 
-// reasonTooLarge is the reason of requests over the size limit.
-const reasonTooLarge = "MESSAGE_TOO_LARGE"
+// Reasons of requests that HTTP has a status of its own for.
+const (
+	reasonTooLarge = "MESSAGE_TOO_LARGE"
+	reasonMethod   = "METHOD_NOT_ALLOWED"
+)
 
 // statusOf is the one table that maps the core's codes to gRPC and HTTP.
 var statusOf = map[kms.Code]struct {
@@ -74,19 +77,6 @@ func internalError(cause error) *kms.Error {
 		Message: "internal error; the server's log says more under this request's id"}
 }
 
-// decodeError says what was wrong with a gRPC message that could not be read.
-// grpc-go calls one that is no valid protobuf its own, internal, fault.
-func decodeError(err error, limit int) error {
-	switch status.Code(err) {
-	case codes.ResourceExhausted:
-		return tooLarge(limit)
-	case codes.Internal:
-		return &kms.Error{Code: kms.InvalidArgument, Reason: "INVALID_MESSAGE",
-			Message: "the request is not a valid message of this method; strings must be UTF-8"}
-	}
-	return err
-}
-
 // grpcError is the status that a gRPC caller gets: the message, a
 // google.rpc.ErrorInfo, and a BadRequest where a field is at fault.
 func grpcError(e *kms.Error, requestID string) error {
@@ -109,10 +99,13 @@ func operationError(err error) *pb.OperationError {
 	return &pb.OperationError{Code: int32(statusOf[e.Code].grpc), Status: string(e.Code), Message: e.Message}
 }
 
-// httpStatus is the table's, but for requests over the size limit.
+// httpStatus is the table's, but for the two that only HTTP has.
 func httpStatus(e *kms.Error) int {
-	if e.Reason == reasonTooLarge {
+	switch e.Reason {
+	case reasonTooLarge:
 		return http.StatusRequestEntityTooLarge
+	case reasonMethod:
+		return http.StatusMethodNotAllowed
 	}
 	return statusOf[e.Code].http
 }

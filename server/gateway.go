@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -122,8 +123,10 @@ func gatewayError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler,
 // routingError answers what no rule matches.
 func routingError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request, httpStatus int) {
 	e := &kms.Error{Code: kms.NotFound, Reason: "NO_SUCH_PATH", Message: "no such path; the OpenAPI file lists those there are"}
-	if httpStatus == http.StatusMethodNotAllowed {
-		e = &kms.Error{Code: kms.InvalidArgument, Reason: "METHOD_NOT_ALLOWED", Message: "this path does not take " + clip(req.Method)}
+	// A path that only another method has, unless it ends in an unknown verb,
+	// which that method would take for a part of a name.
+	if httpStatus == http.StatusMethodNotAllowed && !strings.Contains(path.Base(req.URL.Path), ":") {
+		e = &kms.Error{Code: kms.InvalidArgument, Reason: reasonMethod, Message: "this path does not take " + clip(req.Method)}
 	}
 	writeError(w, e, forwardedFrom(ctx).arrival.requestID)
 }

@@ -22,7 +22,6 @@ const pipelineWorkers = 64
 type pipeline struct {
 	stream *openStream
 	one    *unary[pb.Operation, pb.OperationResult]
-	limit  int // bytes of a message
 	work   chan *pb.PipelineRequest
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -40,7 +39,7 @@ func (a *api) cryptoStreams() []grpc.StreamDesc {
 }
 
 func (a *api) pipeline(_ any, stream grpc.ServerStream) error {
-	p := &pipeline{stream: stream.(*openStream), one: row(a, "Pipeline", a.perform), limit: a.gate.maxBytes,
+	p := &pipeline{stream: stream.(*openStream), one: row(a, "Pipeline", a.perform),
 		work: make(chan *pb.PipelineRequest)}
 	p.ctx, p.cancel = context.WithCancelCause(stream.Context())
 	defer p.cancel(nil)
@@ -77,8 +76,8 @@ func (p *pipeline) failure() error {
 func (p *pipeline) read() error {
 	for {
 		q := new(pb.PipelineRequest)
-		if err := p.stream.RecvMsg(q); err != nil {
-			return decodeError(err, p.limit)
+		if err := receive(p.stream.RecvMsg, q); err != nil {
+			return err
 		}
 		if err := p.dispatch(q); err != nil {
 			return err

@@ -113,6 +113,7 @@ func (s *Server) build() error {
 	a := &api{gate: s.gate, service: s.config.Service, version: s.config.Version}
 	s.grpc = grpc.NewServer(
 		grpc.Creds(s.files.Credentials()),
+		codecOption(),
 		grpc.StreamInterceptor(s.gate.stream),
 		grpc.MaxRecvMsgSize(s.config.MaxMessageBytes),
 		grpc.MaxConcurrentStreams(maxStreams),

@@ -95,8 +95,8 @@ func (a *api) auditStreams() []grpc.StreamDesc {
 
 func (a *api) tailEntries(_ any, stream grpc.ServerStream) error {
 	s, q := stream.(*openStream), new(pb.TailEntriesRequest)
-	if err := s.RecvMsg(q); err != nil {
-		return decodeError(err, a.gate.maxBytes)
+	if err := receive(s.RecvMsg, q); err != nil {
+		return err
 	}
 	filter, backlog, err := translate.TailEntries(q)
 	if err != nil {

@@ -39,8 +39,8 @@ func (u *unary[Q, P]) serve(ctx context.Context, a arrival, q *Q, decode func(an
 		return nil, err
 	}
 	if decode != nil {
-		if err := decode(q); err != nil {
-			return nil, decodeError(err, u.gate.maxBytes)
+		if err := receive(decode, q); err != nil {
+			return nil, err
 		}
 	}
 	if err := u.gate.admit(); err != nil {
