@@ -1,0 +1,190 @@
+#!/usr/bin/env bash
+# Does Keywright's main job on real input against a real server and a real token,
+# and checks each result. Run it by `make demo`, which builds bin/ first.
+#
+# Everything happens below a temporary directory and on free ports of loopback; at
+# the end both are given back. Exit 0 means that every check held.
+set -euo pipefail
+export LC_ALL=C
+unset KEYWRIGHT_{ADDR,CA_FILE,CERT_FILE,KEY_FILE,TOKEN,TOKEN_FILE,NAMESPACE,CONFIG} SOFTHSM2_CONF
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/keywright-demo.XXXXXX")
+home=$work/server
+PATH=$root/bin:$PATH
+server=
+jobs=()
+
+# shellcheck source=bench/demo/lib.sh
+. "$root/bench/demo/lib.sh"
+trap finish EXIT
+trap 'exit 130' INT TERM
+cd "$work"
+need keywright keywrightd go curl openssl cmp base64 split
+
+heading "A server over a PKCS#11 token" "a root key is made in the token; no key is ever in a file in the clear"
+start_server
+export KEYWRIGHT_CONFIG=$home/keywright.yaml
+keywright status | grep -E '^(HSM|Token|Root key|Audit signer) '
+ok "$(keywright whoami | sed -n 's/^Principal *//p') is the administrator"
+
+heading "Keys, a policy and a token" "who manages keys cannot use them; an application can use them and cannot manage them"
+keywright namespace create demo >/dev/null
+keywright key create demo/records --label app=demo >/dev/null
+keywright key create demo/ledger >/dev/null
+keywright key create demo/archive --algorithm AES_256_GCM >/dev/null
+keywright key create demo/release --algorithm ECDSA_P256_SHA256 >/dev/null
+keywright key list demo
+keywright policy put demo/app >/dev/null <<'CEDAR'
+permit (
+  principal == Token::"app",
+  action in [Action::"encrypter", Action::"decrypter", Action::"signer"],
+  resource in Namespace::"demo"
+);
+CEDAR
+keywright token create app --out app.token 2>/dev/null
+keywright token create stranger --out stranger.token 2>/dev/null
+(umask 077 && printf 'Authorization: Bearer %s\n' "$(cat app.token)" >app.header)
+app() { keywright --token-file app.token "$@"; }
+go build -C "$root" -o "$work/client" ./bench/demo/client
+client() { ./client -addr "$grpc" -ca-file "$home/tls/ca.pem" -token-file app.token -namespace demo "$@"; }
+ok "4 keys, 1 policy, 2 tokens"
+
+heading "Encrypt 100 MB and a short text: CLI" "the file is encrypted here under a data key that the server wraps; the text by the server"
+head -c 100000000 /dev/urandom >file
+echo 'attack at dawn' >text
+app encrypt demo/records --in file --out file.cli
+app encrypt demo/records --in text --out text.cli --context tenant=acme
+same_after file app decrypt demo/records --in file.cli --out file.out
+same_after text app decrypt demo/records --in text.cli --out text.out --context tenant=acme
+refused 1 app decrypt demo/records --in text.cli --out none --context tenant=other
+ok "both came back as they were; with another encryption context the text stays closed"
+
+heading "Encrypt 100 MB and a short text: gRPC" "a program's view: the generated client, TLS and a bearer token, pieces of 1 MiB"
+client -key records encrypt <file >file.grpc
+client -key records encrypt <text >text.grpc
+client -key records decrypt <file.grpc | cmp - file
+client -key records decrypt <text.grpc | cmp - text
+ok "both came back as they were"
+
+heading "Encrypt 100 MB and a short text: curl" "REST over TLS with the local CA; each piece is bound to its number"
+mkdir pieces
+split --bytes=2500000 --numeric-suffixes --suffix-length=3 file pieces/plain.
+for piece in pieces/plain.*; do
+  rest records:encrypt "$piece" plaintext "${piece##*.}" ciphertext >"${piece/plain/sealed}"
+done
+rest records:encrypt text plaintext text ciphertext >text.curl
+for piece in pieces/sealed.*; do
+  rest records:decrypt "$piece" ciphertext "${piece##*.}" plaintext
+done | cmp - file
+rest records:decrypt text.curl ciphertext text plaintext | cmp - text
+ok "both came back as they were, $(find pieces -name 'sealed.*' | wc -l) requests each way"
+
+heading "Rotate" "new ciphertexts are under the new version; the old ones still open, found by their headers"
+keywright key rotate demo/records >/dev/null
+app encrypt demo/records --in text --out text.new
+[ "$(version_of text.cli)" = 1 ] && [ "$(version_of text.new)" = 2 ] || fail "versions are $(version_of text.cli) and $(version_of text.new)"
+same_after file app decrypt demo/records --in file.cli --out file.out
+same_after text app decrypt demo/records --in text.cli --out text.out --context tenant=acme
+same_after text app decrypt demo/records --in text.new --out text.out
+client -key records decrypt <file.grpc | cmp - file
+keywright key versions demo/records
+ok "version 1 and version 2 both decrypt"
+
+heading "Re-encrypt" "under the new version and under another key; of an envelope only the wrapped data key changes"
+app reencrypt demo/records --in text.cli --out text.again --context tenant=acme
+app reencrypt demo/records --in text.cli --out text.archive --context tenant=acme --to demo/archive
+app reencrypt demo/records --in file.cli --out file.again
+[ "$(version_of text.again)" = 2 ] || fail "re-encrypted to version $(version_of text.again)"
+cmp <(data_of file.cli) <(data_of file.again)
+! cmp --silent file.cli file.again || fail "the data key was not wrapped anew"
+ok "the 100 MB did not have to be encrypted again"
+
+heading "Disable a version" "what only version 1 opens is refused until it is enabled again; nothing else is"
+keywright key disable demo/records --version 1 --yes >/dev/null
+refused 6 app decrypt demo/records --in text.cli --out none --context tenant=acme
+refused 6 app decrypt demo/records --in file.cli --out none
+same_after text app decrypt demo/records --in text.again --out text.out --context tenant=acme
+same_after text app decrypt demo/archive --in text.archive --out text.out --context tenant=acme
+same_after file app decrypt demo/records --in file.again --out file.out
+refused 6 keywright key disable demo/records --version 2 --yes
+keywright key enable demo/records --version 1 >/dev/null
+same_after text app decrypt demo/records --in text.cli --out text.out --context tenant=acme
+ok "refused while disabled, back after; the primary version cannot be disabled"
+
+heading "Tampering" "a changed or cut ciphertext yields an error and no output"
+{ head -c 50000000 file.cli; printf 'x'; tail -c +50000002 file.cli; } >file.bad
+head -c 99000000 file.cli >file.cut
+{ head -c 40 text.new; printf 'x'; tail -c +42 text.new; } >text.bad
+for bad in file.bad file.cut text.bad; do refused 1 app decrypt demo/records --in "$bad" --out none; done
+ok "one byte is enough"
+
+heading "Sign" "OpenSSL verifies with the exported public key, without Keywright"
+signed=$root/bin/keywrightd
+app sign demo/release --in "$signed" --out signature 2>/dev/null
+keywright key public-key demo/release >public.pem
+openssl dgst -sha256 -verify public.pem -signature signature "$signed"
+{ cat "$signed"; echo; } >signed.bad
+! openssl dgst -sha256 -verify public.pem -signature signature signed.bad >/dev/null || fail "OpenSSL accepts another file"
+app verify demo/release --in "$signed" --signature signature >/dev/null
+refused 1 app verify demo/release --in signed.bad --signature signature
+ok "$(wc -c <"$signed") bytes signed; another file is refused by both"
+
+heading "Wrap a data key" "for programs that encrypt by themselves: keep the wrapped key beside the data"
+app datakey demo/records --out datakey.wrapped --plaintext-out datakey >/dev/null
+same_after datakey app decrypt demo/records --in datakey.wrapped --out datakey.out
+[ "$(wc -c <datakey)" = 32 ] || fail "the data key has $(wc -c <datakey) bytes"
+ok "unwrapped to the same 32 bytes"
+
+heading "Deny" "no policy, no use; and no hint whether the key exists"
+refused 4 keywright --token-file stranger.token encrypt demo/records --in text --out none
+cp refusal stranger.refusal
+refused 4 keywright --token-file stranger.token encrypt demo/no-such-key --in text --out none
+cmp <(sed 's/(request.*//' stranger.refusal) <(sed 's/(request.*//' refusal)
+refused 4 keywright --token-file stranger.token decrypt demo/records --in text.new --out none
+refused 4 keywright encrypt demo/records --in text --out none
+refused 4 app key rotate demo/records
+refused 4 keywright --config /dev/null --addr "$grpc" --ca-file "$home/tls/ca.pem" status
+cat stranger.refusal
+ok "the stranger, the administrator and the nameless may not use it, the application may not rotate it"
+
+heading "Kill the server" "SIGKILL in the middle of rotations and encryptions; nothing acknowledged is lost"
+for round in 1 2 3; do
+  cp -a "$home/token" "token.$round"
+  rotate_until_gone demo/ledger & jobs+=($!)
+  client -key ledger -journal journal load >"load.$round" & jobs+=($!)
+  sleep "1.$((RANDOM % 900 + 100))"
+  kill -KILL "$server"
+  wait "$server" 2>/dev/null || true
+  for job in "${jobs[@]}"; do wait "$job" || fail "the load ended otherwise than by the server's death"; done
+  jobs=()
+  [ "$(cat "load.$round")" -gt 0 ] || fail "no encryption was acknowledged"
+  restart_server "token.$round"
+  say "round $round: $(cat "load.$round") encryptions acknowledged, rotated up to version $(tail -n 1 rotations)"
+done
+read -r records versions <<<"$(client -key ledger -journal journal check)"
+[ "$records" = "$(awk '{n += $1} END {print n}' load.*)" ] || fail "$records records were checked"
+check_rotations demo/ledger
+same_after file app decrypt demo/records --in file.cli --out file.out
+same_after text app decrypt demo/records --in text.cli --out text.out --context tenant=acme
+ok "$records records under $versions versions decrypted, $(wc -l <rotations) rotations all there"
+
+heading "The audit log of all that" "who did what with which key, and how it ended; never what was encrypted"
+keywright audit list --all -o json >audit.json
+for action in CreateKey PutPolicy CreateToken Encrypt Decrypt ReEncrypt RotateKey DisableVersion Sign GenerateDataKey Start; do
+  keywright audit list --action "$action" --limit 1
+done
+keywright audit list --outcome PERMISSION_DENIED --limit 4
+say "$(wc -l <audit.json) lines, one of them as it stands in the file:"
+grep '"tenant":"acme"' audit.json | head -n 1
+audited='"action":"Encrypt","namespace":"demo","key":"ledger",.*"outcome":"OK"'
+[ "$(grep -c "$audited" audit.json)" -ge "$records" ] || fail "acknowledged encryptions without a line"
+audited='"phase":"outcome",.*"action":"RotateKey","namespace":"demo","key":"ledger",.*"outcome":"OK"'
+[ "$(grep -c "$audited" audit.json)" -ge "$(wc -l <rotations)" ] || fail "acknowledged rotations without a line"
+[ "$(grep -c '"outcome":"PERMISSION_DENIED"' audit.json)" -ge 5 ] || fail "denials without a line"
+! grep -qF -e 'attack at dawn' -e "$(base64 <text)" -e "$(cat app.token)" audit.json || fail "the log holds a plaintext or a token"
+ok "each acknowledged operation has its line; no plaintext and no token is among them"
+
+heading "Stop" "SIGTERM lets requests finish"
+stop_server
+ok "all of it took $SECONDS s"
