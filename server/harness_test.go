@@ -47,6 +47,7 @@ type harness struct {
 	device  *device
 	service *kms.Service
 	server  *server.Server
+	metrics *server.Metrics
 	dir     string
 	ca      *authority
 	log     *lockedBuffer
@@ -57,13 +58,13 @@ type harness struct {
 func newHarness(t testing.TB, change func(*server.Config)) *harness {
 	t.Helper()
 	h := &harness{t: t, dir: t.TempDir(), device: openDevice(t), ca: newAuthority(t, "Local CA"), log: &lockedBuffer{}, served: make(chan error, 1)}
-	metrics := server.NewMetrics()
-	h.openService(metrics)
+	h.metrics = server.NewMetrics()
+	h.openService()
 	h.ca.writeFiles(h.dir, h.ca.issue(t, leaf{name: "localhost", server: true}))
 	config := server.Config{
 		Service: h.service, GRPCAddress: "127.0.0.1:0", RESTAddress: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0",
 		TLS:     server.TLS{CertFile: h.file("server.pem"), KeyFile: h.file("server.key"), ClientCAs: []server.Bundle{{Name: "local", File: h.file("ca.pem")}}},
-		Metrics: metrics, Version: "test", DrainTimeout: 10 * time.Second,
+		Metrics: h.metrics, Version: "test", DrainTimeout: 10 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
@@ -73,11 +74,11 @@ func newHarness(t testing.TB, change func(*server.Config)) *harness {
 	return h
 }
 
-func (h *harness) openService(metrics *server.Metrics) {
+func (h *harness) openService() {
 	h.t.Helper()
 	store := must[*badger.Store](h.t)(badger.Open(badger.Options{Dir: h.file("store")}))
 	log := must[*audit.Log](h.t)(audit.Open(h.file("audit"), audit.Options{}))
-	config := kms.Config{Store: store, Audit: log, HSM: h.device, Observer: metrics}
+	config := kms.Config{Store: store, Audit: log, HSM: h.device, Observer: h.metrics}
 	must[kms.Installation](h.t)(kms.Initialize(h.t.Context(), config, kms.InitOptions{DevMode: true,
 		Policies: []policy.Policy{{Name: "test", Text: testPolicy}}}))
 	h.service = must[*kms.Service](h.t)(kms.Open(h.t.Context(), config))
