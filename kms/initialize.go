@@ -69,10 +69,16 @@ func Initialize(ctx context.Context, c Config, o InitOptions) (Installation, err
 	}
 	s := &Service{config: c, store: c.Store, audit: c.Audit, hsm: c.HSM, log: c.Logger, now: c.Clock}
 	made, err := s.initialize(ctx, o)
-	if err != nil && !errors.Is(err, store.ErrUnknown) {
+	switch {
+	case errors.Is(err, store.ErrUnknown):
+		return made, err
+	case errors.Is(err, store.ErrConflict):
+		return Installation{}, errors.Join(ErrInitialized, s.removeObjects(ctx))
+	case err != nil:
 		return Installation{}, errors.Join(err, s.removeObjects(ctx))
 	}
-	return made, err
+	// From here on the store needs the new objects, whatever fails.
+	return made, s.auditInitialize("Initialize", made)
 }
 
 func (s *Service) initialize(ctx context.Context, o InitOptions) (Installation, error) {
@@ -91,10 +97,7 @@ func (s *Service) initialize(ctx context.Context, o InitOptions) (Installation, 
 	if err := s.auditInitialize("InitializeBegin", made); err != nil {
 		return Installation{}, err
 	}
-	if err := tx.commit(ctx, s); err != nil {
-		return Installation{}, err
-	}
-	return made, s.auditInitialize("Initialize", made)
+	return made, tx.commit(ctx, s)
 }
 
 func (s *Service) auditInitialize(action string, made Installation) error {
@@ -172,7 +175,7 @@ func (s *Service) putInitial(tx *transaction, o InitOptions) error {
 		}
 	}
 	now := s.now().UTC()
-	tx.put(s.system, pathHead, 0, headRecord{PolicyRevision: 1})
+	tx.put(s.system, pathHead, 0, headRecord{PolicyRevision: 1, PolicyDigest: policyDigest(o.Policies)})
 	for _, p := range o.Policies {
 		if err := policy.Validate(p); err != nil {
 			return err
