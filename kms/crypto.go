@@ -287,8 +287,11 @@ func (s *Service) generateRandom(ctx context.Context, t *trace, q *GenerateRando
 	return GenerateRandomResponse{data}, err
 }
 
-// need refuses a key of another purpose.
+// need refuses a key that is deleted, which its id still finds, or of another purpose.
 func need(k *key, purpose keyring.Purpose) error {
+	if k.State != KeyActive {
+		return errKeyDeleted(k.Key)
+	}
 	if k.Purpose == purpose {
 		return nil
 	}
