@@ -20,8 +20,8 @@ const (
 )
 
 // cache holds keys and versions in use. Entries are immutable snapshots: a
-// change drops them and the next use loads them anew, both under the key's lock,
-// so that nothing stale is ever put back.
+// change or an eviction drops them and the next use loads them anew, all under
+// the key's lock, so that nothing stale is ever put back.
 type cache struct {
 	names    *cow.Map[keyName, *key]
 	keys     *cow.Map[ID, *key]
@@ -137,9 +137,13 @@ func (s *Service) loadKeyByName(ctx context.Context, ns *namespace, name string)
 	defer lock.Unlock()
 	// The name's id changes only under that id's lock: look again under it.
 	if again, err := s.idOf(ctx, ns, name); err != nil || again != id {
-		return nil, errors.Join(err, errNoKey(ns, name))
+		return nil, firstError(errors.Join(err, errNoKey(ns, name)))
 	}
-	return s.loadKey(ctx, ns, id)
+	k, err := s.loadKey(ctx, ns, id)
+	if CodeOf(err) == NotFound { // a name is never left without its key
+		return nil, dataLoss(pathKey(ns.ID, id), err)
+	}
+	return k, err
 }
 
 func (s *Service) idOf(ctx context.Context, ns *namespace, name string) (ID, error) {
@@ -159,7 +163,14 @@ func (s *Service) findKeyByID(ctx context.Context, ns *namespace, id ID) (*key, 
 		if k.ns.ID != ns.ID {
 			return nil, errNoKey(ns, idPrefix+id.String())
 		}
+		if !k.recent.Load() {
+			k.recent.Store(true)
+		}
 		return k, nil
+	}
+	// The HSM may take its time: not under a lock that other keys share.
+	if _, err := s.domainOf(ctx, ns); err != nil {
+		return nil, err
 	}
 	lock := s.lock(id)
 	lock.Lock()
@@ -307,17 +318,32 @@ func (s *Service) evictUnused(ctx context.Context, target int64) {
 		if s.cache.bytes.Load() <= target {
 			return
 		}
-		if v.recent.Swap(false) || s.release(ctx, v.usage) != nil {
-			continue
+		if !v.recent.Swap(false) {
+			s.tryLocked(id.key, func() { s.evictVersion(ctx, id, v) })
 		}
-		s.cache.dropVersion(id.key, id.number)
 	}
 	for _, k := range s.cache.keys.All() {
 		if s.cache.bytes.Load() <= target {
 			return
 		}
 		if !k.recent.Swap(false) {
-			s.cache.dropKey(k)
+			s.tryLocked(k.ID, func() { s.cache.dropKey(k) })
 		}
+	}
+}
+
+func (s *Service) evictVersion(ctx context.Context, id versionID, v *version) {
+	if s.release(ctx, v.usage) == nil {
+		s.cache.dropVersion(id.key, id.number)
+	}
+}
+
+// tryLocked runs f under a key's lock, unless the key is being changed or loaded:
+// then it is in use anyway.
+func (s *Service) tryLocked(key ID, f func()) {
+	lock := s.lock(key)
+	if lock.TryLock() {
+		defer lock.Unlock()
+		f()
 	}
 }

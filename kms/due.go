@@ -124,6 +124,9 @@ func (s *Service) stepKeyJob(ctx context.Context, run keyJob, job due, waiting *
 	if err != nil {
 		return false, err
 	}
+	if _, err := s.domainOf(ctx, ns); err != nil { // before the lock, as in findKeyByID
+		return false, err
+	}
 	lock := s.lock(job.Key)
 	lock.Lock()
 	defer lock.Unlock()
@@ -150,6 +153,10 @@ func (s *Service) stepKeyJob(ctx context.Context, run keyJob, job due, waiting *
 	}
 	if err = s.auditIntent(t, tx); err == nil {
 		err = storeError(tx.commit(ctx, s))
+	}
+	if errors.Is(err, store.ErrUnknown) {
+		s.cache.dropVersion(k.ID, job.Version)
+		s.cache.dropKey(k)
 	}
 	return done, s.conclude(t, err)
 }
