@@ -1,53 +1,95 @@
 package kms
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/keywright/keywright/kms/policy"
 	"github.com/keywright/keywright/kms/store"
 )
 
+// reloadTimeout bounds how long an uncertain change waits for the store.
+const reloadTimeout = 10 * time.Second
+
 // loadPolicies reads all policies and compiles them.
 func (s *Service) loadPolicies(ctx context.Context) error {
-	head, err := read[headRecord](ctx, s, s.system, pathHead)
-	if errors.Is(err, store.ErrNotFound) {
-		err = dataLoss(pathHead, err)
-	}
+	head, all, err := s.readPolicies(ctx)
 	if err != nil {
 		return err
 	}
-	set, err := s.compilePolicies(ctx, head.value.PolicyRevision, nil)
+	set, err := policy.NewSet(head.value.PolicyRevision, all)
 	if err == nil {
 		s.policies.Store(set)
 	}
 	return err
 }
 
-// compilePolicies compiles what is stored, changed by edit, as the given revision.
-func (s *Service) compilePolicies(ctx context.Context, revision uint64, edit func([]policy.Policy) []policy.Policy) (*policy.Set, error) {
+// reloadPolicies makes what is stored be in force after a commit whose outcome is
+// not known. The caller holds the policy lock.
+func (s *Service) reloadPolicies() {
+	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
+	defer cancel()
+	if err := s.loadPolicies(ctx); err != nil {
+		s.log.Error("policies cannot be read after an uncertain change; those in force may be older than those stored", "error", err)
+	}
+}
+
+// readPolicies reads the head record and all policies, which must be those that
+// the head was written with: none missing, none put back.
+func (s *Service) readPolicies(ctx context.Context) (stored[headRecord], []policy.Policy, error) {
+	head, err := read[headRecord](ctx, s, s.system, pathHead)
+	if errors.Is(err, store.ErrNotFound) {
+		err = dataLoss(pathHead, err)
+	}
+	if err != nil {
+		return head, nil, err
+	}
 	var all []policy.Policy
 	for after, more := "", true; more; more = after != "" {
 		page, err := s.store.List(ctx, prefixPolicy, after, store.MaxPageRecords)
 		if err != nil {
-			return nil, storeError(err)
+			return head, nil, storeError(err)
 		}
 		for _, record := range page.Records {
 			p, err := decode[Policy](s.system, record)
 			if err != nil {
-				return nil, err
+				return head, nil, err
 			}
 			all = append(all, policy.Policy{Namespace: p.value.Namespace, Name: p.value.Name, Text: p.value.Text})
 		}
 		after = page.Next
 	}
-	if edit != nil {
-		all = edit(all)
+	if !bytes.Equal(policyDigest(all), head.value.PolicyDigest) {
+		return head, nil, dataLoss(pathHead, errors.New("the policies are not those that it was written with"))
 	}
-	return policy.NewSet(revision, all)
+	return head, all, nil
+}
+
+// policyDigest is SHA-256 over all policies in the order of namespace and name,
+// each text preceded by its length.
+func policyDigest(all []policy.Policy) []byte {
+	ordered := slices.SortedFunc(slices.Values(all), func(a, b policy.Policy) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	h := sha256.New()
+	for _, p := range ordered {
+		for _, text := range []string{p.Namespace, p.Name, p.Text} {
+			var size [8]byte
+			binary.BigEndian.PutUint64(size[:], uint64(len(text)))
+			h.Write(size[:])
+			io.WriteString(h, text)
+		}
+	}
+	return h.Sum(nil)
 }
 
 func policyError(err error) error {
@@ -71,7 +113,8 @@ func (s *Service) policyResource(namespace string) func(context.Context) (*polic
 
 func (s *Service) policyChange(action policy.Action, q PolicyRef, request any) change {
 	c := change{action: action, namespace: q.Namespace, idempotency: q.Idempotency, request: request,
-		check: checkName("name", q.Name), resource: s.policyResource(q.Namespace), lock: func() *sync.Mutex { return &s.policyLock }}
+		check: checkName("name", q.Name), resource: s.policyResource(q.Namespace), lock: func() *sync.Mutex { return &s.policyLock },
+		forget: s.reloadPolicies}
 	if q.Namespace != "" {
 		c.check = errors.Join(checkNamespaceName(q.Namespace), c.check)
 	}
@@ -111,22 +154,19 @@ func (s *Service) planPolicy(ctx context.Context, tx *transaction, q PolicyRef, 
 	if written == nil && err != nil {
 		return Policy{}, errNoPolicy(q)
 	}
-	head, err := read[headRecord](ctx, s, s.system, pathHead)
+	head, all, err := s.readPolicies(ctx)
 	if err != nil {
 		return Policy{}, err
 	}
-	head.value.PolicyRevision++
-	tx.put(s.system, pathHead, head.revision, head.value)
-	set, err := s.compilePolicies(ctx, head.value.PolicyRevision, func(all []policy.Policy) []policy.Policy {
-		all = slices.DeleteFunc(all, func(p policy.Policy) bool { return p.Namespace == q.Namespace && p.Name == q.Name })
-		if written != nil {
-			all = append(all, *written)
-		}
-		return all
-	})
+	all = slices.DeleteFunc(all, func(p policy.Policy) bool { return p.Namespace == q.Namespace && p.Name == q.Name })
+	if written != nil {
+		all = append(all, *written)
+	}
+	set, err := policy.NewSet(head.value.PolicyRevision+1, all)
 	if err != nil {
 		return Policy{}, policyError(err)
 	}
+	tx.put(s.system, pathHead, head.revision, headRecord{PolicyRevision: set.Revision(), PolicyDigest: policyDigest(all)})
 	tx.detail("policy", q.Name)
 	tx.then(func(store.Revision) { s.policies.Store(set) })
 	if written == nil {

@@ -92,9 +92,11 @@ type signerRef struct {
 	Protection string   `json:"protection"` // "token" or "sealed"
 }
 
-// headRecord is replaced in the same transaction as each policy.
+// headRecord is replaced in the same transaction as each policy and covers all
+// of them, so that none can be removed or put back unnoticed.
 type headRecord struct {
 	PolicyRevision uint64 `json:"policy_revision"`
+	PolicyDigest   []byte `json:"policy_digest"`
 }
 
 // keyIndex maps a key id to its namespace, for ciphertexts that name only the id.

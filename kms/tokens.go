@@ -21,6 +21,9 @@ func (tokenSigner) GoString() string { return "[redacted]" }
 
 func (s *Service) loadTokenSigner(ctx context.Context) error {
 	seed, err := s.SystemSecret(ctx, secretTokenSigner)
+	if CodeOf(err) == NotFound {
+		err = dataLoss(prefixSecret+secretTokenSigner, err)
+	}
 	if err != nil {
 		return err
 	}
