@@ -212,6 +212,10 @@ func (s *Service) UpdateKey(ctx context.Context, call Call, q UpdateKeyRequest) 
 	if q.Labels != nil {
 		c.check = checkLabels(*q.Labels)
 	}
+	c.forget = func() {
+		s.cache.dropVersion(at.key.ID, at.key.PrimaryVersion) // with its block, as in planRotationPolicy
+		s.cache.dropKey(at.key)
+	}
 	return mutate(ctx, s, call, c, func(ctx context.Context, _ *trace, tx *transaction) (Key, error) {
 		k, d, err := s.currentActive(ctx, at)
 		if err != nil {
@@ -295,8 +299,12 @@ func (s *Service) listKeys(ctx context.Context, t *trace, q ListKeysRequest) (li
 		})
 	}
 	return list(ctx, s, d, prefixKeyNames(ns.ID), q.PageSize, q.PageToken, func(r stored[keyNameRecord]) (Key, bool, error) {
-		k, err := read[keyRecord](ctx, s, d, pathKey(ns.ID, r.value.ID))
-		return k.value.Key, hasLabels(k.value.Labels, q.Labels), err
+		path := pathKey(ns.ID, r.value.ID)
+		k, err := read[keyRecord](ctx, s, d, path)
+		if errors.Is(err, store.ErrNotFound) {
+			err = dataLoss(path, err)
+		}
+		return k.value.Key, k.value.State == KeyActive && hasLabels(k.value.Labels, q.Labels), err
 	})
 }
 

@@ -2,8 +2,8 @@ package kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/keywright/keywright/kms/internal/domain"
@@ -60,6 +60,7 @@ func (s *Service) changeVersion(ctx context.Context, call Call, action policy.Ac
 	if q.Version == 0 {
 		c.check = invalid("version", "is missing; say which version, ListVersions names them")
 	}
+	c.forget = func() { s.cache.dropVersion(at.key.ID, q.Version) }
 	return mutate(ctx, s, call, c, func(ctx context.Context, t *trace, tx *transaction) (KeyVersion, error) {
 		t.about(at.key)
 		t.entry.Version = q.Version
@@ -87,7 +88,12 @@ func (s *Service) planVersion(ctx context.Context, tx *transaction, at *target, 
 		// The key's record, unchanged, orders this against a change of its primary version.
 		tx.txn.Expect = append(tx.txn.Expect, store.Expect{Key: pathKey(at.key.ns.ID, at.key.ID), Revision: k.revision})
 	}
-	return describeVersion(k.value, v.value, s.lastUsed(ctx, at.key, number)), nil
+	// A damaged record of uses must not keep anyone from disabling the version.
+	lastUsed, err := s.lastUsed(ctx, at.key, number)
+	if err != nil {
+		s.log.Warn("time of last use cannot be read", "key", at.key.ID, "version", number, "error", err)
+	}
+	return describeVersion(k.value, v.value, lastUsed), nil
 }
 
 // DisableVersion makes a version refuse use until it is enabled again.
@@ -233,7 +239,8 @@ func (s *Service) GetVersion(ctx context.Context, call Call, q VersionRef) (KeyV
 		if err != nil {
 			return KeyVersion{}, err
 		}
-		return describeVersion(k.keyRecord, v.value, s.lastUsed(ctx, k, q.Version)), nil
+		lastUsed, err := s.lastUsed(ctx, k, q.Version)
+		return describeVersion(k.keyRecord, v.value, lastUsed), err
 	})
 }
 
@@ -249,24 +256,26 @@ func (s *Service) ListVersions(ctx context.Context, call Call, q ListVersionsReq
 			return listing[KeyVersion]{}, err
 		}
 		return list(ctx, s, d, prefixVersions(k.ns.ID, k.ID), q.PageSize, q.PageToken, func(r stored[versionRecord]) (KeyVersion, bool, error) {
-			return describeVersion(k.keyRecord, r.value, s.lastUsed(ctx, k, r.value.Version)), true, nil
+			lastUsed, err := s.lastUsed(ctx, k, r.value.Version)
+			return describeVersion(k.keyRecord, r.value, lastUsed), true, err
 		})
 	})
 }
 
 // lastUsed returns the hour of a version's last use, from memory or the store.
-func (s *Service) lastUsed(ctx context.Context, k *key, number uint32) int64 {
+func (s *Service) lastUsed(ctx context.Context, k *key, number uint32) (int64, error) {
 	var hour int64
 	if v, ok := s.cache.versions.Load(versionID{k.ID, number}); ok {
 		hour = v.usage.lastUsed.Load()
 	}
 	d, err := s.domainOf(ctx, k.ns)
 	if err != nil {
-		return hour
+		return hour, err
 	}
-	record, err := read[usageRecord](ctx, s, d, pathUsage(k.ns.ID, k.ID, number))
-	if err != nil {
-		s.log.Warn("time of last use cannot be read", "key", k.ID, "version", strconv.Itoa(int(number)), "error", err)
+	path := pathUsage(k.ns.ID, k.ID, number)
+	record, err := read[usageRecord](ctx, s, d, path)
+	if errors.Is(err, store.ErrNotFound) {
+		err = dataLoss(path, err)
 	}
-	return max(hour, record.value.LastUsed)
+	return max(hour, record.value.LastUsed), err
 }
