@@ -19,8 +19,11 @@ type op struct {
 }
 
 // bound makes an op of a request and the method that serves it.
-func bound[Q, A any](action policy.Action, q Q, act func(*Service, context.Context, *trace, Q) (A, error)) op {
+func bound[Q, A any](action policy.Action, q *Q, act func(*Service, context.Context, *trace, *Q) (A, error)) op {
 	return op{action, func(s *Service, ctx context.Context, t *trace) (any, error) {
+		if q == nil {
+			return nil, errNoOperation()
+		}
 		answer, err := act(s, ctx, t, q)
 		if err != nil {
 			return nil, err
@@ -53,8 +56,13 @@ func (q *SharedSecretRequest) operation() op {
 }
 func (q *PublicKeyRequest) operation() op { return bound(policy.GetPublicKey, q, (*Service).publicKey) }
 
+func errNoOperation() error { return invalid("operations", "has an entry without an operation") }
+
 // Do performs one operation of any kind, with an audit record of its own.
 func (s *Service) Do(ctx context.Context, call Call, operation Operation) Result {
+	if operation == nil {
+		return Result{Err: errNoOperation()}
+	}
 	o := operation.operation()
 	t := s.begin(call, o.action)
 	answer, err := o.run(s, ctx, t)
@@ -92,7 +100,7 @@ func (s *Service) batch(ctx context.Context, t *trace, operations []Operation) (
 
 func (s *Service) item(ctx context.Context, t *trace, operation Operation, sum *summary) Result {
 	if operation == nil {
-		return Result{Err: invalid("operations", "has an entry without an operation")}
+		return Result{Err: errNoOperation()}
 	}
 	if err := ctx.Err(); err != nil {
 		return Result{Err: storeError(err)}
