@@ -112,7 +112,7 @@ data_of() { tail -c +$((11 + 0x$(od -An -tx1 -j8 -N2 "$1" | tr -d ' \n'))) "$1";
 # rest KEY:METHOD FILE FIELD PIECE ANSWER posts a file as FIELD and prints the
 # field ANSWER. Ciphertexts stay base64 in files, plaintexts are bytes.
 rest() {
-  local encode=(base64 -w0) decode=(cat)
+  local encode=(base64 -w0) decode=(tr -d '\n')
   [ "$3" = plaintext ] || encode=(cat)
   [ "$5" = ciphertext ] || decode=(base64 -d)
   {
@@ -121,7 +121,7 @@ rest() {
     printf '","encryption_context":{"piece":"%s"}}' "$4"
   } | curl --silent --show-error --fail-with-body --cacert "$home/tls/ca.pem" --header @app.header \
     --header 'Content-Type: application/json' --data-binary @- "https://$rest/v1/namespaces/demo/keys/$1" |
-    sed "s/.*\"$5\": *\"\([^\"]*\)\".*/\1/" | "${decode[@]}"
+    tr '"' '\n' | grep -x -A 2 "$5" | tail -n 1 | "${decode[@]}"
 }
 
 # rotate_until_gone notes each acknowledged new version in the file rotations.

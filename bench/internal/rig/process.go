@@ -45,6 +45,7 @@ func (r *Rig) start(ctx context.Context, args ...string) (*Server, error) {
 	s := &Server{cmd: exec.CommandContext(ctx, r.binary, args...), cancel: cancel}
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	s.cmd.WaitDelay = stopTime
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is for the bench, which stops the server
 	s.cmd.Env = r.environment()
 	var log bytes.Buffer
 	file, err := os.OpenFile(filepath.Join(r.dir, "keywrightd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/keywright/keywright/bench/internal/floor"
+	"github.com/keywright/keywright/bench/internal/report"
+	"github.com/keywright/keywright/bench/internal/rig"
+	"github.com/keywright/keywright/bench/internal/stat"
+)
+
+// minRounds is the least number of rounds whose median means something.
+const minRounds = 5
+
+// figureOptions are the flags of bench.
+type figureOptions struct {
+	duration time.Duration
+	rounds   int
+	run      string
+	out      string
+	binary   string
+}
+
+func (o *figureOptions) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.DurationVar(&o.duration, "duration", time.Second, "length of one measurement")
+	f.IntVar(&o.rounds, "rounds", minRounds, "measurements of each figure and each floor; fewer than 5 only for a quick look")
+	f.StringVar(&o.run, "run", "", "measure only the figures whose name matches this regular expression")
+	f.StringVar(&o.out, "out", filepath.Join("bench", "out"), "folder of report.json")
+	f.StringVar(&o.binary, "keywrightd", "", "the server to measure (default: built from this module)")
+	return f
+}
+
+func (o *figureOptions) filter() (*regexp.Regexp, error) {
+	if o.rounds < 1 || o.duration <= 0 {
+		return nil, fmt.Errorf("%w: -rounds and -duration must be more than 0", errUsage)
+	}
+	wanted, err := regexp.Compile(o.run)
+	if err != nil {
+		return nil, fmt.Errorf("%w: -run: %w", errUsage, err)
+	}
+	return wanted, nil
+}
+
+func runFigures(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	var o figureOptions
+	if err := parse(o.flags(), args, stderr); err != nil {
+		return err
+	}
+	wanted, err := o.filter()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "keywright-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	fmt.Fprintln(stderr, "bench: starting keywrightd and the floors")
+	b, err := newBench(ctx, dir, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	figures, err := b.measureAll(ctx, wanted, stderr)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(o.out, "report.json")
+	return errors.Join(report.WriteTable(stdout, figures), report.WriteJSON(path, figures))
+}
+
+// bench is everything that is measured.
+type bench struct {
+	figureOptions
+	dir   string
+	rig   *rig.Rig
+	floor *floor.Process
+}
+
+func newBench(ctx context.Context, dir string, o figureOptions) (*bench, error) {
+	r, err := rig.New(ctx, dir, o.binary)
+	if err != nil {
+		return nil, err
+	}
+	f, err := floor.Start(ctx, r.CertFile(), r.KeyFile())
+	if err != nil {
+		return nil, err
+	}
+	return &bench{o, dir, r, f}, nil
+}
+
+func (b *bench) close() error { return errors.Join(b.rig.Close(), b.floor.Close()) }
+
+// sample is one measurement.
+type sample struct {
+	rate    float64 // in the figure's unit
+	cpu     float64 // processor time of the server, µs for each of unit; 0: not known
+	latency stat.Histogram
+}
+
+// probe measures one thing for a while.
+type probe interface {
+	measure(ctx context.Context, d time.Duration) (sample, error)
+	close() error
+}
+
+// subject is a figure to be measured: a probe and the floors that it stands on.
+type subject struct {
+	name  string
+	unit  string
+	goal  float64
+	cpu   report.Goal // of the server's processor time against the floor's; none: not told
+	probe func(ctx context.Context) (probe, error)
+	// floors are measured beside the probe in each round; predict makes one rate
+	// of theirs. Without floors the figure is for orientation.
+	floors  []func(ctx context.Context) (probe, error)
+	predict func(rates []float64) float64
+}
+
+func (b *bench) measureAll(ctx context.Context, wanted *regexp.Regexp, progress io.Writer) ([]*report.Figure, error) {
+	var figures []*report.Figure
+	for _, s := range b.subjects() {
+		if !wanted.MatchString(s.name) {
+			continue
+		}
+		fmt.Fprintf(progress, "bench: %s\n", s.name)
+		measured, err := b.measure(ctx, s)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		figures = append(figures, measured...)
+	}
+	if len(figures) == 0 {
+		return nil, fmt.Errorf("%w: no figure matches -run %q", errUsage, b.run)
+	}
+	return figures, nil
+}
+
+// measure runs the rounds of one subject. Every other round goes the other way
+// round, so that neither side is always the first.
+func (b *bench) measure(ctx context.Context, s subject) (figures []*report.Figure, err error) {
+	probes, err := open(ctx, append(s.floors[:len(s.floors):len(s.floors)], s.probe))
+	defer func() { err = errors.Join(err, closeAll(probes)) }()
+	if err != nil {
+		return nil, err
+	}
+	rate := &report.Figure{Name: s.name, Unit: s.unit, Goal: report.Goal{Ratio: s.goal}}
+	cpu := &report.Figure{Name: s.name + ", server CPU", Unit: "µs/op", Goal: s.cpu}
+	if _, err := each(ctx, probes, b.duration/4, false); err != nil { // warm up
+		return nil, err
+	}
+	for i := range b.rounds {
+		samples, err := each(ctx, probes, b.duration, i%2 == 1)
+		if err != nil {
+			return nil, err
+		}
+		s.add(rate, cpu, samples)
+	}
+	if s.cpu.Ratio > 0 && cpu.Value() > 0 {
+		return []*report.Figure{rate, cpu}, nil
+	}
+	return []*report.Figure{rate}, nil
+}
+
+// add puts a round's samples, the probe's last, into the figures.
+func (s *subject) add(rate, cpu *report.Figure, samples []sample) {
+	own := &samples[len(samples)-1]
+	rates := make([]float64, len(s.floors))
+	for i := range rates {
+		rates[i] = samples[i].rate
+	}
+	round := report.Round{Value: own.rate}
+	if s.predict != nil {
+		round.Floor = s.predict(rates)
+	}
+	rate.Rounds = append(rate.Rounds, round)
+	rate.Latency.Add(&own.latency)
+	cpu.Rounds = append(cpu.Rounds, report.Round{Value: own.cpu, Floor: samples[0].cpu})
+}
+
+func open(ctx context.Context, makers []func(context.Context) (probe, error)) (probes []probe, err error) {
+	for _, newProbe := range makers {
+		p, err := newProbe(ctx)
+		if err != nil {
+			return probes, err
+		}
+		probes = append(probes, p)
+	}
+	return probes, nil
+}
+
+func closeAll(probes []probe) (err error) {
+	for _, p := range probes {
+		err = errors.Join(err, p.close())
+	}
+	return err
+}
+
+// each measures all probes, one after another, and returns their samples in order.
+func each(ctx context.Context, probes []probe, d time.Duration, backwards bool) ([]sample, error) {
+	samples := make([]sample, len(probes))
+	for i := range probes {
+		if backwards {
+			i = len(probes) - 1 - i
+		}
+		var err error
+		if samples[i], err = probes[i].measure(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	return samples, nil
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/keywright/keywright/bench/internal/load"
+)
+
+// loadOptions are the flags of bench load.
+type loadOptions struct {
+	target      load.Target
+	work        load.Work
+	tokenFile   string
+	rest        bool
+	connections int
+	concurrency int
+	rate        float64
+	duration    time.Duration
+}
+
+func (o *loadOptions) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("bench load", flag.ContinueOnError)
+	f.StringVar(&o.target.Addr, "addr", "127.0.0.1:7700", "host:port of gRPC, or of REST with -rest")
+	f.BoolVar(&o.rest, "rest", false, "call REST in place of gRPC, with a connection for each caller")
+	f.BoolVar(&o.target.Plaintext, "plaintext", false, "use no TLS")
+	f.StringVar(&o.target.CAFile, "ca-file", "", "PEM of the CA to believe (default: the system's)")
+	f.StringVar(&o.target.CertFile, "cert-file", "", "client certificate, PEM")
+	f.StringVar(&o.target.KeyFile, "key-file", "", "key of the client certificate, PEM")
+	f.StringVar(&o.tokenFile, "token-file", "", "file that holds a token")
+	f.StringVar(&o.work.Operation, "op", "encrypt", "one of "+strings.Join(load.Operations(), ", "))
+	f.StringVar(&o.work.Namespace, "namespace", "", "namespace of the key")
+	f.StringVar(&o.work.Key, "key", "", "the key")
+	f.IntVar(&o.work.Payload, "payload", 32, "bytes of plaintext or message")
+	f.IntVar(&o.work.Batch, "batch", 0, "operations in one call; 0 sends them alone")
+	f.IntVar(&o.connections, "connections", 2, "gRPC connections")
+	f.IntVar(&o.concurrency, "concurrency", 32, "callers, evenly on the connections")
+	f.Float64Var(&o.rate, "rate", 0, "calls a second to begin, answered or not; 0: each caller waits for its answer")
+	f.DurationVar(&o.duration, "duration", 10*time.Second, "how long to call")
+	return f
+}
+
+func (o *loadOptions) check() error {
+	for _, test := range []struct {
+		wrong bool
+		text  string
+	}{
+		{o.work.Namespace == "", "-namespace is missing"},
+		{o.work.Key == "", "-key is missing"},
+		{o.work.Payload < 1, "-payload: give at least 1 byte"},
+		{o.work.Batch < 0 || o.work.Batch > load.MaxBatch, fmt.Sprintf("-batch: give 0 to %d", load.MaxBatch)},
+		{o.connections < 1, "-connections: give at least 1"},
+		{o.concurrency < 1, "-concurrency: give at least 1"},
+		{o.rate < 0, "-rate: give 0 or more"},
+		{o.duration <= 0, "-duration: give more than 0"},
+		{(o.target.CertFile == "") != (o.target.KeyFile == ""), "-cert-file and -key-file go together"},
+	} {
+		if test.wrong {
+			return fmt.Errorf("%w: %s", errUsage, test.text)
+		}
+	}
+	return nil
+}
+
+func (o *loadOptions) readToken() error {
+	if o.tokenFile == "" {
+		return nil
+	}
+	text, err := os.ReadFile(o.tokenFile)
+	if err != nil {
+		return fmt.Errorf("the token file: %w", err)
+	}
+	o.target.Token = load.Token(strings.TrimSpace(string(text)))
+	if o.target.Token == "" || strings.ContainsFunc(string(o.target.Token), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("the token file %s does not hold one token", o.tokenFile)
+	}
+	return nil
+}
+
+func (o *loadOptions) pool(ctx context.Context) (*load.Pool, error) {
+	if o.rest {
+		return load.REST(ctx, o.target, o.work, o.concurrency)
+	}
+	return load.GRPC(ctx, o.target, o.work, min(o.connections, o.concurrency), o.concurrency)
+}
+
+// runLoad loads a server. Refusals for want of room are counted, since they are
+// how a server behaves under load; any other error ends it.
+func runLoad(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	var o loadOptions
+	if err := parse(o.flags(), args, stderr); err != nil {
+		return err
+	}
+	if err := errors.Join(o.check(), o.readToken()); err != nil {
+		return err
+	}
+	pool, err := o.pool(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pool.Close()) }()
+	result, err := load.Run(ctx, pool.Callers, load.Plan{Duration: o.duration, Rate: o.rate,
+		Tolerate: func(err error) bool { return errors.Is(err, load.ErrOverload) }})
+	o.print(stdout, &result)
+	return err
+}
+
+func (o *loadOptions) print(w io.Writer, r *load.Result) {
+	fmt.Fprintf(w, "%s: %d calls answered in %.1f s, %.0f/s", o.work.Operation, r.Latency.Count(), r.Elapsed.Seconds(), r.Rate())
+	if o.work.Batch > 0 {
+		fmt.Fprintf(w, " (%.0f items/s)", r.Rate()*float64(o.work.Batch))
+	}
+	fmt.Fprintf(w, ", %d refused for want of room\n", r.Refused)
+	for _, q := range []float64{0.5, 0.9, 0.99, 0.999, 1} {
+		fmt.Fprintf(w, "  p%-5g %s\n", q*100, r.Latency.Quantile(q).Round(time.Microsecond))
+	}
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/keywright/keywright/bench/internal/floor"
+	"github.com/keywright/keywright/bench/internal/load"
+	"github.com/keywright/keywright/bench/internal/report"
+	"github.com/keywright/keywright/bench/internal/rig"
+	"github.com/keywright/keywright/bench/internal/stat"
+)
+
+// The load of the figures.
+const (
+	payload     = 32 // bytes
+	callers     = 32
+	connections = 2 // of gRPC; REST has one for each caller
+	batchSize   = 100
+)
+
+const opsPerSecond, itemsPerSecond = "ops/s", "items/s"
+
+// cpuGoal bounds the server's processor time per call against the no-op server's.
+var cpuGoal = report.Goal{Ratio: 1.25, AtMost: true}
+
+// subjects are the figures, those over plaintext first, so that the server is
+// started anew only once.
+func (b *bench) subjects() []subject {
+	encrypt, decrypt := work("encrypt", rig.SealingKey), work("decrypt", rig.SealingKey)
+	batch, sign := work("encrypt", rig.SealingKey), work("sign", rig.SigningKey)
+	batch.Batch = batchSize
+	const plain, secure = true, false
+	cores := runtime.GOMAXPROCS(0)
+	return []subject{
+		b.against("gRPC Encrypt 32 B", 0.90, b.grpc, encrypt, plain),
+		b.against("gRPC Decrypt 32 B", 0.90, b.grpc, decrypt, plain),
+		b.against("REST encrypt 32 B", 0.85, b.rest, encrypt, plain),
+		{name: "gRPC Batch of 100 × 32 B, to unary Encrypt", unit: itemsPerSecond, goal: 20, predict: first,
+			probe: b.grpc(batch, plain, false), floors: probes(b.grpc(encrypt, plain, false))},
+		{name: "gRPC Batch of 100 × 32 B, to the bare cipher", unit: itemsPerSecond, goal: 1.0 / 2.9, predict: first,
+			probe: b.grpc(batch, plain, false), floors: probes(bare(floor.Seal("XAES_256_GCM", payload), cores))},
+		{name: "gRPC Batch of 100 × 32 B, to the echo", unit: itemsPerSecond, predict: first,
+			probe: b.grpc(batch, plain, false), floors: probes(b.grpc(batch, plain, true))},
+		{name: "gRPC Sign ECDSA P-256, to echo + bare signature", unit: opsPerSecond, goal: 0.90, predict: together,
+			probe: b.grpc(sign, plain, false), floors: probes(b.grpc(sign, plain, true), bare(floor.Sign("ECDSA_P256_SHA256", payload), cores))},
+		b.against("gRPC Encrypt 32 B, TLS", 0.92, b.grpc, encrypt, secure),
+		b.against("gRPC Decrypt 32 B, TLS", 0.92, b.grpc, decrypt, secure),
+		b.against("REST encrypt 32 B, TLS", 0.85, b.rest, encrypt, secure),
+		{name: "bare XAES-256-GCM seal 32 B, one core", unit: opsPerSecond, probe: bare(floor.Seal("XAES_256_GCM", payload), 1)},
+		{name: "bare AES-256-GCM seal 32 B, one core", unit: opsPerSecond, probe: bare(floor.Seal("AES_256_GCM", payload), 1)},
+		{name: "bare ECDSA P-256 signature, one core", unit: opsPerSecond, probe: bare(floor.Sign("ECDSA_P256_SHA256", payload), 1)},
+		{name: "bare fsync of 256 B", unit: opsPerSecond, probe: func(context.Context) (probe, error) { return fsync{b.dir}, nil }},
+	}
+}
+
+func work(operation, key string) load.Work {
+	return load.Work{Operation: operation, Namespace: rig.Namespace, Key: key, Payload: payload}
+}
+
+type maker = func(context.Context) (probe, error)
+
+func probes(makers ...maker) []maker { return makers }
+
+// against is an operation beside the same call to the no-op server, with the
+// server's processor time.
+func (b *bench) against(name string, goal float64, protocol func(load.Work, bool, bool) maker, w load.Work, plaintext bool) subject {
+	return subject{name: name, unit: opsPerSecond, goal: goal, cpu: cpuGoal, predict: first,
+		probe: protocol(w, plaintext, false), floors: probes(protocol(w, plaintext, true))}
+}
+
+// first takes the only floor as it is.
+func first(rates []float64) float64 { return rates[0] }
+
+// together is the rate of doing one thing after the other.
+func together(rates []float64) float64 {
+	seconds := 0.0
+	for _, rate := range rates {
+		seconds += 1 / rate
+	}
+	return 1 / seconds
+}
+
+// calls is the probe of a server.
+type calls struct {
+	pool  *load.Pool
+	pid   int
+	items float64 // per call
+}
+
+func (c *calls) close() error { return c.pool.Close() }
+
+func (c *calls) measure(ctx context.Context, d time.Duration) (sample, error) {
+	before, beforeErr := stat.CPUTime(c.pid)
+	result, err := load.Run(ctx, c.pool.Callers, load.Plan{Duration: d})
+	if err != nil {
+		return sample{}, err
+	}
+	s := sample{rate: result.Rate() * c.items, latency: result.Latency}
+	if after, err := stat.CPUTime(c.pid); err == nil && beforeErr == nil {
+		s.cpu = float64((after - before).Microseconds()) / (float64(result.Latency.Count()) * c.items)
+	}
+	return s, nil
+}
+
+func newCalls(pool *load.Pool, err error, pid int, w load.Work) (probe, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &calls{pool, pid, float64(max(w.Batch, 1))}, nil
+}
+
+// grpc makes the probe of a call over gRPC, to the server or to the no-op one.
+func (b *bench) grpc(w load.Work, plaintext, noop bool) maker {
+	return func(ctx context.Context) (probe, error) {
+		target, pid := load.Target{Addr: b.floor.GRPC, Plaintext: plaintext, CAFile: b.rig.CAFile()}, b.floor.PID
+		switch {
+		case noop && !plaintext:
+			target.Addr = b.floor.GRPCTLS
+		case !noop:
+			s, err := b.rig.Serve(ctx, plaintext)
+			if err != nil {
+				return nil, err
+			}
+			target.Addr, target.Token, pid = s.GRPC, b.rig.Token(), s.PID
+		}
+		pool, err := load.GRPC(ctx, target, w, connections, callers)
+		return newCalls(pool, err, pid, w)
+	}
+}
+
+// rest makes the probe of a call over REST.
+func (b *bench) rest(w load.Work, plaintext, noop bool) maker {
+	return func(ctx context.Context) (probe, error) {
+		target, pid := load.Target{Addr: b.floor.REST, Plaintext: plaintext, CAFile: b.rig.CAFile()}, b.floor.PID
+		switch {
+		case noop && !plaintext:
+			target.Addr = b.floor.RESTTLS
+		case !noop:
+			s, err := b.rig.Serve(ctx, plaintext)
+			if err != nil {
+				return nil, err
+			}
+			target.Addr, target.Token, pid = s.REST, b.rig.Token(), s.PID
+		}
+		pool, err := load.REST(ctx, target, w, callers)
+		return newCalls(pool, err, pid, w)
+	}
+}
+
+// loop is the probe of a bare primitive.
+type loop struct {
+	newCall    func() (func() error, error)
+	goroutines int
+}
+
+func bare(newCall func() (func() error, error), goroutines int) maker {
+	return func(context.Context) (probe, error) { return loop{newCall, goroutines}, nil }
+}
+
+func (l loop) close() error { return nil }
+
+func (l loop) measure(ctx context.Context, d time.Duration) (sample, error) {
+	rate, err := floor.Loop(ctx, d, l.goroutines, l.newCall)
+	return sample{rate: rate}, err
+}
+
+// fsync is the probe of the disk below a folder.
+type fsync struct{ dir string }
+
+func (f fsync) close() error { return nil }
+
+func (f fsync) measure(ctx context.Context, d time.Duration) (sample, error) {
+	result, err := floor.Fsync(ctx, f.dir, d)
+	return sample{rate: result.Rate(), latency: result.Latency}, err
+}
