@@ -35,6 +35,11 @@ func TestProgram(t *testing.T) {
 
 // runScripts runs testdata/*.txtar; each works in a namespace of its own.
 func runScripts(t *testing.T, profile string) {
+	text, err := os.ReadFile(profile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, _, _ := strings.Cut(strings.TrimPrefix(string(text), "addr: "), "\n")
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -42,7 +47,9 @@ func runScripts(t *testing.T, profile string) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("KEYWRIGHT_CONFIG", profile)
 			env.Setenv("SITE", filepath.Dir(profile))
+			env.Setenv("ADDR", addr)
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would wait a second at each exit
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -126,7 +126,8 @@ type caller struct {
 }
 
 // unary bounds a call in time and sends it again while the server is
-// unavailable: safe, since what changes something carries an idempotency key.
+// unavailable: safe, since what changes something carries an idempotency key, and
+// of tokens made twice one is known to nobody.
 func (c caller) unary(ctx context.Context, method string, request, response any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 	if c.timeout > 0 {
 		var cancel context.CancelFunc

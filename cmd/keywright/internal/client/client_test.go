@@ -93,14 +93,14 @@ func statusOf(code codes.Code, reason, message string) error {
 	return s.Err()
 }
 
-func rotate(c *Client, ctx context.Context) (*keywrightv1.KeyVersion, error) {
+func rotate(ctx context.Context, c *Client) (*keywrightv1.KeyVersion, error) {
 	return c.RotateKey(ctx, &keywrightv1.RotateKeyRequest{IdempotencyKey: "once"})
 }
 
 func TestUnavailableIsTriedAgain(t *testing.T) {
 	away := statusOf(codes.Unavailable, "HSM_AWAY", "the HSM is away")
 	s := &scripted{answers: []error{away, away, nil}}
-	version, err := rotate(s.start(t, Settings{Token: "kwt_t"}), t.Context())
+	version, err := rotate(t.Context(), s.start(t, Settings{Token: "kwt_t"}))
 	if err != nil || version.GetVersion() != 7 {
 		t.Fatalf("got %v, %v", version, err)
 	}
@@ -115,7 +115,7 @@ func TestUnavailableIsTriedAgain(t *testing.T) {
 func TestTryingEnds(t *testing.T) {
 	away := statusOf(codes.Unavailable, "HSM_AWAY", "the HSM is away")
 	s := &scripted{answers: []error{away, away, away, nil}}
-	_, err := rotate(s.start(t, Settings{}), t.Context())
+	_, err := rotate(t.Context(), s.start(t, Settings{}))
 	e, ok := errors.AsType[*Error](err)
 	if !ok || e.Code != codes.Unavailable || e.Reason != "HSM_AWAY" || err.Error() != "the HSM is away (request id req-1)" {
 		t.Fatalf("got %#v", err)
@@ -128,7 +128,7 @@ func TestTryingEnds(t *testing.T) {
 func TestOtherErrorsAreNotTriedAgain(t *testing.T) {
 	for _, code := range []codes.Code{codes.NotFound, codes.Aborted, codes.ResourceExhausted, codes.PermissionDenied, codes.Internal, codes.DataLoss} {
 		s := &scripted{answers: []error{statusOf(code, "WHY", "no\nluck"), nil}}
-		_, err := rotate(s.start(t, Settings{}), t.Context())
+		_, err := rotate(t.Context(), s.start(t, Settings{}))
 		if e, ok := errors.AsType[*Error](err); !ok || e.Code != code || e.RequestID != "req-1" {
 			t.Errorf("%v: got %#v", code, err)
 		}
@@ -156,7 +156,7 @@ func TestNobodyListens(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close() //nolint:errcheck // there is no connection
-	_, err = rotate(c, t.Context())
+	_, err = rotate(t.Context(), c)
 	if e, ok := errors.AsType[*Error](err); !ok || e.Code != codes.Unavailable || !strings.HasPrefix(err.Error(), "cannot reach the server at 127.0.0.1:1: ") {
 		t.Fatalf("got %#v", err)
 	}

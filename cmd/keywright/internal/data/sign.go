@@ -101,8 +101,8 @@ func (a app) signCommand() *cobra.Command {
 	var out outputFlags
 	cmd := &cobra.Command{Use: "sign NAMESPACE/KEY [FILE]", Short: "Sign a file or standard input", Long: signHelp, Args: command.Arguments(1, 2),
 		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
-			textual := outputFlags{path: out.path, text: out.text || strings.EqualFold(s.format, "jws")}
-			if err := a.refuseTerminal(textual); err != nil {
+			textual := strings.EqualFold(s.format, "jws")
+			if err := a.refuseTerminal(outputFlags{path: out.path, text: out.text || textual}); err != nil {
 				return err
 			}
 			m, err := s.read(ctx, c, args)
@@ -114,7 +114,11 @@ func (a app) signCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.deliverSigned(out, "signature", response.GetSignature(), response.GetVersion())
+			signature := response.GetSignature()
+			if textual && !a.JSON() {
+				signature = append(signature, '\n')
+			}
+			return a.deliverSigned(out, "signature", signature, response.GetVersion())
 		})}
 	s.add(cmd)
 	out.add(cmd)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
@@ -127,22 +128,29 @@ func (a app) auditTail() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for {
-				entry, err := stream.Recv()
-				if errors.Is(err, io.EOF) || ctx.Err() != nil { // interrupting it is how it ends
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				if err := a.printEntry(entry); err != nil {
-					return err
-				}
-			}
+			return a.printStream(ctx, stream)
 		})}
 	filter.add(cmd)
 	cmd.Flags().Uint16Var(&backlog, "backlog", 10, "begin this many entries back, at most 10000")
 	return cmd
+}
+
+// printStream prints entries until the stream ends. Interrupting it is how a
+// person ends it, and no failure.
+func (a app) printStream(ctx context.Context, stream grpc.ServerStreamingClient[keywrightv1.AuditEntry]) error {
+	for ctx.Err() == nil {
+		entry, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = a.printEntry(entry)
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // auditLine is what people see of an entry; docs/audit.md has all fields.
@@ -166,12 +174,12 @@ func (a app) printEntry(entry *keywrightv1.AuditEntry) error {
 		_, err := fmt.Fprintln(a.Out, entry.GetLine())
 		return err
 	}
-	fields := []string{strconv.FormatUint(entry.GetSequence(), 10), line.Time.UTC().Format(time.RFC3339), cmp.Or(line.Outcome, line.Phase, "-"),
-		line.Action, line.resource(), ui.Cell(line.Principal), ui.Cell(line.RequestID)}
+	fields := []string{strconv.FormatUint(entry.GetSequence(), 10), line.Time.UTC().Format(time.RFC3339), ui.Cell(cmp.Or(line.Outcome, line.Phase)),
+		ui.Cell(line.Action), line.resource(), ui.Cell(line.Principal), ui.Cell(line.RequestID)}
 	if line.Reason != "" {
-		fields = append(fields, line.Reason)
+		fields = append(fields, ui.Cell(line.Reason))
 	}
-	_, err := fmt.Fprintln(a.Out, ui.Line(strings.Join(fields, "  ")))
+	_, err := fmt.Fprintln(a.Out, strings.Join(fields, "  "))
 	return err
 }
 

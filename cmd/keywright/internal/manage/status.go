@@ -43,7 +43,7 @@ func statusColumns() []ui.Column[*keywrightv1.Status] {
 			return fmt.Sprintf("%d of %d in use", s.GetHsm().GetSessionsInUse(), s.GetHsm().GetSessionsMax())
 		}},
 		{Title: "store", Value: func(s s) string {
-			return fmt.Sprintf("%s, revision %d", s.GetStore().GetDriver(), s.GetStore().GetRevision())
+			return fmt.Sprintf("%s, revision %d", ui.Cell(s.GetStore().GetDriver()), s.GetStore().GetRevision())
 		}},
 		{Title: "policy revision", Value: func(s s) string { return strconv.FormatUint(s.GetPolicyRevision(), 10) }},
 		{Title: "audit log", Value: func(s s) string { return health(s.GetAudit().GetHealthy(), s.GetAudit().GetProblem()) }},

@@ -46,7 +46,8 @@ func TextOnly(w io.Writer) io.Writer {
 
 type textWriter struct{ w io.Writer }
 
-// Write refuses p when it is not text. It may be cut in the middle of a character.
+// Write refuses p when it is not text. So a long text whose portions end within a
+// character is refused too: what is that long is not for a terminal.
 func (t textWriter) Write(p []byte) (int, error) {
 	if !utf8.Valid(p) || bytes.ContainsFunc(p, isControl) {
 		return 0, ErrBinary
