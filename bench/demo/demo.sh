@@ -4,7 +4,7 @@
 #
 # Everything happens below a temporary directory and on free ports of loopback; at
 # the end both are given back. Exit 0 means that every check held.
-set -euo pipefail
+set -Eeuo pipefail
 export LC_ALL=C
 unset KEYWRIGHT_{ADDR,CA_FILE,CERT_FILE,KEY_FILE,TOKEN,TOKEN_FILE,NAMESPACE,CONFIG} SOFTHSM2_CONF
 
@@ -12,12 +12,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/keywright-demo.XXXXXX")
 home=$work/server
 PATH=$root/bin:$PATH
-server=
-jobs=()
 
 # shellcheck source=bench/demo/lib.sh
 . "$root/bench/demo/lib.sh"
 trap finish EXIT
+trap 'printf "    FAILED: line %s: %s\n" "$LINENO" "$BASH_COMMAND" >&2' ERR
 trap 'exit 130' INT TERM
 cd "$work"
 need keywright keywrightd go curl openssl cmp base64 split
@@ -83,7 +82,7 @@ ok "both came back as they were, $(find pieces -name 'sealed.*' | wc -l) request
 heading "Rotate" "new ciphertexts are under the new version; the old ones still open, found by their headers"
 keywright key rotate demo/records >/dev/null
 app encrypt demo/records --in text --out text.new
-[ "$(version_of text.cli)" = 1 ] && [ "$(version_of text.new)" = 2 ] || fail "versions are $(version_of text.cli) and $(version_of text.new)"
+[ "$(version_of text.cli) $(version_of text.new)" = "1 2" ] || fail "versions are $(version_of text.cli) and $(version_of text.new)"
 same_after file app decrypt demo/records --in file.cli --out file.out
 same_after text app decrypt demo/records --in text.cli --out text.out --context tenant=acme
 same_after text app decrypt demo/records --in text.new --out text.out
@@ -176,7 +175,7 @@ for action in CreateKey PutPolicy CreateToken Encrypt Decrypt ReEncrypt RotateKe
 done
 keywright audit list --outcome PERMISSION_DENIED --limit 4
 say "$(wc -l <audit.json) lines, one of them as it stands in the file:"
-grep '"tenant":"acme"' audit.json | head -n 1
+grep -m 1 '"tenant":"acme"' audit.json
 audited='"action":"Encrypt","namespace":"demo","key":"ledger",.*"outcome":"OK"'
 [ "$(grep -c "$audited" audit.json)" -ge "$records" ] || fail "acknowledged encryptions without a line"
 audited='"phase":"outcome",.*"action":"RotateKey","namespace":"demo","key":"ledger",.*"outcome":"OK"'

@@ -1,8 +1,10 @@
-# Functions of demo.sh, which sets root, work, home, server and jobs.
+# Functions of demo.sh, which sets work (its directory) and home (the server's).
 # shellcheck shell=bash
+: "${work:?}" "${home:?}"
 
-steps=0
-began=0
+steps=0 began=0 # headings so far, and when the last began
+server=         # process id of the server
+jobs=()         # process ids of what puts load on it
 
 heading() {
   began=$SECONDS
@@ -50,8 +52,9 @@ start_server() {
   local try ready
   for ((try = 0; try < 600; try++)); do
     if ready=$(grep -so 'ready: grpc [^,]*, rest [^,]*' server.out); then
-      grpc=$(sed 's/ready: grpc \([^,]*\),.*/\1/' <<<"$ready")
-      rest=$(sed 's/.*rest //' <<<"$ready")
+      rest=${ready#*, rest } ready=${ready#ready: grpc }
+      grpc=${ready%%,*}
+      export grpc rest
       return 0
     fi
     if ! kill -0 "$server" 2>/dev/null; then
