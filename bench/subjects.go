@@ -111,42 +111,50 @@ func newCalls(pool *load.Pool, err error, pid int, w load.Work) (probe, error) {
 	return &calls{pool, pid, float64(max(w.Batch, 1))}, nil
 }
 
+// side is where calls go: the server under test or the no-op one, over gRPC or REST.
+type side struct {
+	load.Target
+	pid int
+}
+
 // grpc makes the probe of a call over gRPC, to the server or to the no-op one.
 func (b *bench) grpc(w load.Work, plaintext, noop bool) maker {
 	return func(ctx context.Context) (probe, error) {
-		target, pid := load.Target{Addr: b.floor.GRPC, Plaintext: plaintext, CAFile: b.rig.CAFile()}, b.floor.PID
-		switch {
-		case noop && !plaintext:
-			target.Addr = b.floor.GRPCTLS
-		case !noop:
-			s, err := b.rig.Serve(ctx, plaintext)
-			if err != nil {
-				return nil, err
-			}
-			target.Addr, target.Token, pid = s.GRPC, b.rig.Token(), s.PID
+		s, err := b.side(ctx, plaintext, noop, (*rig.Server).AddrGRPC, b.floor.AddrGRPC)
+		if err != nil {
+			return nil, err
 		}
-		pool, err := load.GRPC(ctx, target, w, connections, callers)
-		return newCalls(pool, err, pid, w)
+		pool, err := load.GRPC(ctx, s.Target, w, connections, callers)
+		return newCalls(pool, err, s.pid, w)
 	}
 }
 
 // rest makes the probe of a call over REST.
 func (b *bench) rest(w load.Work, plaintext, noop bool) maker {
 	return func(ctx context.Context) (probe, error) {
-		target, pid := load.Target{Addr: b.floor.REST, Plaintext: plaintext, CAFile: b.rig.CAFile()}, b.floor.PID
-		switch {
-		case noop && !plaintext:
-			target.Addr = b.floor.RESTTLS
-		case !noop:
-			s, err := b.rig.Serve(ctx, plaintext)
-			if err != nil {
-				return nil, err
-			}
-			target.Addr, target.Token, pid = s.REST, b.rig.Token(), s.PID
+		s, err := b.side(ctx, plaintext, noop, (*rig.Server).AddrREST, b.floor.AddrREST)
+		if err != nil {
+			return nil, err
 		}
-		pool, err := load.REST(ctx, target, w, callers)
-		return newCalls(pool, err, pid, w)
+		pool, err := load.REST(ctx, s.Target, w, callers)
+		return newCalls(pool, err, s.pid, w)
 	}
+}
+
+// side finds the no-op server, or starts the server under test if it does not run
+// the way that is asked for.
+func (b *bench) side(ctx context.Context, plaintext, noop bool, addr func(*rig.Server) string, noopAddr func(plaintext bool) string) (side, error) {
+	t := load.Target{Plaintext: plaintext, CAFile: b.rig.CAFile()}
+	if noop {
+		t.Addr = noopAddr(plaintext)
+		return side{t, b.floor.PID}, nil
+	}
+	s, err := b.rig.Serve(ctx, plaintext)
+	if err != nil {
+		return side{}, err
+	}
+	t.Addr, t.Token = addr(s), b.rig.Token()
+	return side{t, s.PID}, nil
 }
 
 // loop is the probe of a bare primitive.

@@ -30,6 +30,22 @@ type Addresses struct {
 	RESTTLS string `json:"rest_tls"`
 }
 
+// AddrGRPC is where gRPC is served, with TLS or without.
+func (a Addresses) AddrGRPC(plaintext bool) string {
+	if plaintext {
+		return a.GRPC
+	}
+	return a.GRPCTLS
+}
+
+// AddrREST is where HTTP is served, with TLS or without.
+func (a Addresses) AddrREST(plaintext bool) string {
+	if plaintext {
+		return a.REST
+	}
+	return a.RESTTLS
+}
+
 // Server is four no-op servers on loopback: gRPC and HTTP, each plain and with TLS.
 type Server struct {
 	Addresses

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/keywright/keywright/bench/internal/stat"
 )
@@ -123,11 +124,15 @@ func WriteJSON(path string, figures []*Figure) error {
 
 // WriteTable prints the figures for people.
 func WriteTable(w io.Writer, figures []*Figure) error {
+	width := 0
+	for _, f := range figures {
+		width = max(width, utf8.RuneCountInString(f.Name))
+	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "name\tvalue\tunit\tfloor\tratio\tgoal\tp50\tp99\t")
+	fmt.Fprintf(table, "%-*s\tvalue\tunit\tfloor\tratio\tgoal\tp50\tp99\t\n", width, "name")
 	for _, f := range figures {
 		r := f.row()
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", r.Name, amount(&r.Value), r.Unit, amount(r.Floor),
+		fmt.Fprintf(table, "%-*s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", width, r.Name, amount(&r.Value), r.Unit, amount(r.Floor),
 			ratio(r.Ratio), r.goal(), duration(r.P50), duration(r.P99))
 	}
 	return table.Flush()

@@ -23,12 +23,18 @@ const (
 
 // Server is a keywrightd process that is ready.
 type Server struct {
-	GRPC, REST string // host:port
+	grpc, rest string // host:port
 	Plaintext  bool
 	PID        int
 	cmd        *exec.Cmd
 	cancel     context.CancelFunc
 }
+
+// AddrGRPC is where gRPC is served.
+func (s *Server) AddrGRPC() string { return s.grpc }
+
+// AddrREST is where REST is served.
+func (s *Server) AddrREST() string { return s.rest }
 
 func build(ctx context.Context, path string) error {
 	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/keywrightd").CombinedOutput()
@@ -84,7 +90,7 @@ func (s *Server) awaitReady(output io.Reader) error {
 	lines := bufio.NewScanner(output)
 	for lines.Scan() {
 		if m := ready.FindStringSubmatch(lines.Text()); m != nil {
-			s.GRPC, s.REST = m[1], m[2]
+			s.grpc, s.rest = m[1], m[2]
 			return nil
 		}
 	}

@@ -47,7 +47,7 @@ func New(ctx context.Context, dir, binary string) (*Rig, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.token, err = r.furnish(ctx, s.GRPC)
+	r.token, err = r.furnish(ctx, s.grpc)
 	if err = errors.Join(err, s.stop()); err != nil {
 		return nil, err
 	}
