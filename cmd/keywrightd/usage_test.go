@@ -75,10 +75,17 @@ func TestUsage(t *testing.T) {
 }
 
 func TestExitCodesAreTheTables(t *testing.T) {
+	page, err := os.ReadFile("../../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	meanings := map[int]int{}
 	for _, f := range failures() {
 		if f.meaning != "" {
 			meanings[f.code]++
+			if row := fmt.Sprintf("| %d | %s |", f.code, f.meaning); !strings.Contains(string(page), row) {
+				t.Errorf("docs/config.md lacks the row %q", row)
+			}
 		}
 		for _, target := range f.errs {
 			var printed strings.Builder
