@@ -53,7 +53,7 @@ func runScripts(t *testing.T, profile string) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "flip": flip, "cut": cut, "bigfile": bigfile, "getjson": getjson, "mode": mode, "alone": alone,
+			"exits": exits, "flip": flip, "cut": cut, "bigfile": bigfile, "getjson": getjson, "mode": mode, "alone": alone, "waitfor": waitfor,
 		},
 	})
 }
@@ -203,4 +203,14 @@ func alone(ts *testscript.TestScript, _ bool, args []string) {
 	if strings.Join(names, " ") != strings.Join(args[1:], " ") {
 		ts.Fatalf("%s holds %q, want %q", args[0], names, args[1:])
 	}
+}
+
+// waitfor waits until a file holds a text.
+func waitfor(ts *testscript.TestScript, _ bool, args []string) {
+	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(20 * time.Millisecond) {
+		if data, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && strings.Contains(string(data), args[1]) {
+			return
+		}
+	}
+	ts.Fatalf("%s does not come to hold %q", args[0], args[1])
 }
