@@ -17,8 +17,8 @@ const stopGrace = 5 * time.Second
 // drain stops taking work, lets what is in flight finish, and cancels what is
 // left when DrainTimeout is over.
 func (s *Server) drain() error {
-	s.gate.drain()
 	s.health.Shutdown()
+	s.gate.drain()
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.DrainTimeout)
 	defer cancel()
 	var stopping sync.WaitGroup

@@ -261,7 +261,7 @@ func TestMetrics(t *testing.T) {
 		`keywright_operations_total{action="Encrypt",algorithm="XAES_256_GCM",code="OK"} 1`,
 		`code="INVALID_ARGUMENT"} 1`,
 		`keywright_operation_seconds_count{action="Encrypt",algorithm="XAES_256_GCM"} 1`,
-		"keywright_hsm_healthy 1", "keywright_hsm_sessions_max ", "keywright_audit_healthy 1", "keywright_audit_entries_total ",
+		"keywright_hsm_healthy 1", "keywright_hsm_sessions_max ", "keywright_audit_healthy 1", "keywright_audit_queue 0", "keywright_audit_synced_total ", "keywright_store_bytes ", "keywright_audit_entries_total ",
 		"keywright_store_healthy 1", "keywright_store_revision ", "keywright_cache_keys ", "keywright_calls_in_flight 0",
 		"go_goroutines ", "process_open_fds ",
 	} {

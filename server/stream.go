@@ -35,7 +35,7 @@ func (s *openStream) call() kms.Call {
 // Health is watched without authentication, reflection is not.
 func (g *gate) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	if info.FullMethod == healthpb.Health_Watch_FullMethodName {
-		return handle(server, stream)
+		return g.watchHealth(stream, func(s grpc.ServerStream) error { return handle(server, s) })
 	}
 	s := &openStream{ServerStream: stream, ctx: stream.Context(), arrival: arrivalOf(stream.Context())}
 	if err := stream.SetHeader(metadata.MD{requestIDKey: {s.arrival.requestID}}); err != nil {
@@ -46,6 +46,17 @@ func (g *gate) stream(server any, stream grpc.ServerStream, info *grpc.StreamSer
 		return nil
 	}
 	return grpcError(asError(err), s.arrival.requestID)
+}
+
+// watchGrace is how long a watcher of health gets to learn that the server drains.
+const watchGrace = 200 * time.Millisecond
+
+// watchHealth ends a watch, which has no end of its own, when the server drains.
+func (g *gate) watchHealth(stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(g.draining, func() { time.AfterFunc(watchGrace, cancel) })()
+	return handle(&openStream{ServerStream: stream, ctx: ctx})
 }
 
 func (g *gate) serveStream(s *openStream, method string, handle func() error) (err error) {

@@ -65,7 +65,7 @@ type conn struct {
 	state *Connection
 }
 
-func sourceOf(c net.Conn) netip.Addr {
+func sourceOf(c interface{ RemoteAddr() net.Addr }) netip.Addr {
 	address, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {
 		return netip.Addr{}
