@@ -37,7 +37,7 @@ func (s *Server) AddrGRPC() string { return s.grpc }
 func (s *Server) AddrREST() string { return s.rest }
 
 func build(ctx context.Context, path string) error {
-	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/keywrightd").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/keywrightd").CombinedOutput() //nolint:gosec // path is the caller's folder
 	if err != nil {
 		return fmt.Errorf("build keywrightd (run this in the module's directory, or name a binary with -keywrightd): %w\n%s", err, out)
 	}
@@ -48,7 +48,7 @@ func build(ctx context.Context, path string) error {
 // file beside the installation, whose end is told when it fails.
 func (r *Rig) start(ctx context.Context, args ...string) (*Server, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &Server{cmd: exec.CommandContext(ctx, r.binary, args...), cancel: cancel}
+	s := &Server{cmd: exec.CommandContext(ctx, r.binary, args...), cancel: cancel} //nolint:gosec // it is the server that was asked for
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	s.cmd.WaitDelay = stopTime
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is for the bench, which stops the server

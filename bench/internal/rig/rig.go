@@ -56,13 +56,13 @@ func New(ctx context.Context, dir, binary string) (*Rig, error) {
 
 func (r *Rig) data() string { return filepath.Join(r.dir, "data") }
 
-// CertFile, KeyFile and CAFile are the server's certificate, its key and the CA, PEM.
+// CertFile is the server's certificate, PEM.
 func (r *Rig) CertFile() string { return filepath.Join(r.data(), "tls", "server.pem") }
 
-// KeyFile is the key of CertFile.
+// KeyFile is the key of CertFile, PEM.
 func (r *Rig) KeyFile() string { return filepath.Join(r.data(), "tls", "server-key.pem") }
 
-// CAFile is the CA that issued CertFile.
+// CAFile is the CA that issued CertFile, PEM.
 func (r *Rig) CAFile() string { return filepath.Join(r.data(), "tls", "ca.pem") }
 
 // Token is the load generator's.
