@@ -17,8 +17,6 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # How long each fuzz target runs in `make fuzz`.
 FUZZTIME ?= 20s
-# Where the published test vectors lie; the tests that need them skip where they are not.
-export KEYWRIGHT_VECTORS ?= $(abspath ../shared/vectors)
 # Where `make run` keeps its token and its data.
 DEV_DIR ?= .keywright
 
