@@ -9,7 +9,9 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
+	"os"
 	"sync"
 	"testing"
 )
@@ -214,4 +216,30 @@ func must[T any](t testing.TB) func(T, error) T {
 		}
 		return v
 	}
+}
+
+// save writes the device's objects to a file, for another process to load.
+func (d *softDevice) save(path string) error {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	b, err := json.Marshal(savedDevice{d.roots, d.signers})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o600)
+}
+
+type savedDevice struct {
+	Roots   map[ObjectID][]byte
+	Signers map[ObjectID]ed25519.PrivateKey
+}
+
+func loadDevice(path string) (*softDevice, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var saved savedDevice
+	err = json.Unmarshal(b, &saved)
+	return &softDevice{roots: saved.Roots, signers: saved.Signers}, err
 }
