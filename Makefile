@@ -42,7 +42,7 @@ test: softhsm ## run all tests under the race detector (under 10 minutes on 2 co
 	go test -race -timeout 10m ./...
 
 .PHONY: check
-check: generated format tidy layers vet lint staticcheck test vulnerabilities ## check everything that CI checks, tests included
+check: generated format tidy layers vet lint staticcheck vulnerabilities test ## check everything that CI checks, tests included
 
 .PHONY: fuzz
 fuzz: softhsm ## run every fuzz target for FUZZTIME (20s)
