@@ -133,6 +133,6 @@ func routingError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler,
 
 // clip shortens a caller's own text for an error message.
 func clip(s string) string {
-	const most = 32
-	return s[:min(len(s), most)]
+	const most = 80
+	return strings.ToValidUTF8(s[:min(len(s), most)], "")
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -98,6 +99,7 @@ func readJSON(data []byte, m proto.Message) *kms.Error {
 		return &kms.Error{Code: kms.InvalidArgument, Reason: "INVALID_JSON", Message: "the body is not valid JSON"}
 	}
 	field, problem := locate(data, m.ProtoReflect(), "")
+	field = clip(strings.TrimSuffix(field, "."))
 	return &kms.Error{Code: kms.InvalidArgument, Reason: "INVALID_JSON", Field: field, Message: problem}
 }
 
@@ -112,13 +114,13 @@ func locate(data []byte, m protoreflect.Message, path string) (field, problem st
 		field := path + name
 		descriptor := fieldOf(m.Descriptor(), name)
 		if descriptor == nil {
-			return field, fmt.Sprintf("%q is not a field of this request", field)
+			return field, fmt.Sprintf("%q is not a field of this request", clip(field))
 		}
 		alone, err := json.Marshal(map[string]json.RawMessage{name: value})
 		if err != nil || protojson.Unmarshal(alone, m.New().Interface()) == nil {
 			continue
 		}
-		if descriptor.Message() != nil && !descriptor.IsMap() && !descriptor.IsList() && descriptor.Message().ParentFile().Package() == m.Descriptor().ParentFile().Package() {
+		if isNested(descriptor) {
 			return locate(value, m.New().NewField(descriptor).Message(), field+".")
 		}
 		return field, field + " must be " + expected(descriptor)
@@ -126,11 +128,19 @@ func locate(data []byte, m protoreflect.Message, path string) (field, problem st
 	return path, label(path) + " has a field twice, or several fields that exclude each other"
 }
 
+// label names what a path of fields, which ends in a dot, leads to.
 func label(path string) string {
 	if path == "" {
 		return "the body"
 	}
-	return path
+	return strings.TrimSuffix(path, ".")
+}
+
+// isNested tells a message of the API from lists, maps and well-known types,
+// whose JSON is not that of their fields.
+func isNested(f protoreflect.FieldDescriptor) bool {
+	m := f.Message()
+	return m != nil && !f.IsMap() && !f.IsList() && m.ParentFile().Package() == f.ParentFile().Package()
 }
 
 func fieldOf(d protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {

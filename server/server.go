@@ -196,6 +196,9 @@ func (s *Server) Serve(ctx context.Context) error {
 		start(w.serve)
 	}
 	running.Go(func() { s.watch(ctx) })
+	if s.files != nil {
+		running.Go(func() { s.files.Watch(ctx, watchInterval) })
+	}
 	<-ctx.Done()
 	err := s.drain()
 	running.Wait()
@@ -212,11 +215,8 @@ func (w web) serve() error {
 	return w.server.Serve(w.listener)
 }
 
-// watch keeps certificates and reported health up to date.
+// watch keeps the health that gRPC reports up to date.
 func (s *Server) watch(ctx context.Context) {
-	if s.files != nil {
-		go s.files.Watch(ctx, watchInterval)
-	}
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
