@@ -30,7 +30,7 @@ run: softhsm build ## install SoftHSM2 if it is missing, then serve from .keywri
 
 .PHONY: demo
 demo: softhsm build ## do the main job on real input against a real server and token
-	bash bench/demo.sh
+	bash bench/demo/demo.sh
 
 .PHONY: build
 build: ## build bin/keywright (without cgo) and bin/keywrightd
