@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -51,7 +52,12 @@ func (s *Service) primaryToUse(ctx context.Context, t *trace, k *key) (*version,
 			return nil, err
 		}
 		if v.ready == nil {
-			return nil, errVersionState(v.number, v.state)
+			newer, err := s.findKeyByID(ctx, k.ns, k.ID)
+			if err != nil || newer.PrimaryVersion == k.PrimaryVersion {
+				return nil, cmp.Or(err, errVersionState(v.number, v.state))
+			}
+			k = newer // another version was made primary, and only then this one disabled
+			continue
 		}
 		switch err := s.spend(ctx, k, v); {
 		case err == nil:
