@@ -19,7 +19,7 @@ import (
 	pb "github.com/keywright/keywright/proto/keywright/v1"
 )
 
-func whoAmI(c grpc.ClientConnInterface, ctx context.Context) (*pb.WhoAmIResponse, error) {
+func whoAmI(ctx context.Context, c grpc.ClientConnInterface) (*pb.WhoAmIResponse, error) {
 	return pb.NewTokensClient(c).WhoAmI(ctx, &pb.WhoAmIRequest{})
 }
 
@@ -56,7 +56,7 @@ func TestWhoIsWho(t *testing.T) {
 			"", "INVALID_TOKEN"},
 		"no token at all": {identityOf{token: "kwt_"}, "", "INVALID_TOKEN"},
 	} {
-		r, err := whoAmI(h.dial(c.who), t.Context())
+		r, err := whoAmI(t.Context(), h.dial(c.who))
 		code, a := h.askREST(c.who, "/v1/whoami")
 		switch {
 		case c.principal != "":
@@ -87,7 +87,7 @@ func tamper(token string) string {
 // askREST returns status 0 if there was no answer.
 func (h *harness) askREST(who identityOf, path string) (int, string) {
 	c := h.client(who)
-	request := must[*http.Request](h.t)(http.NewRequest("GET", c.base+path, nil))
+	request := must[*http.Request](h.t)(http.NewRequest(http.MethodGet, c.base+path, nil))
 	if who.token != "" {
 		request.Header.Set("Authorization", "Bearer "+who.token)
 	}
@@ -103,11 +103,11 @@ func (h *harness) askREST(who identityOf, path string) (int, string) {
 func TestDenialsAreRecorded(t *testing.T) {
 	h := newHarness(t, nil)
 	for range 3 {
-		_, err := whoAmI(h.dial(identityOf{}), t.Context())
+		_, err := whoAmI(t.Context(), h.dial(identityOf{}))
 		wantStatus(t, err, codes.Unauthenticated)
 	}
 	stranger := newAuthority(t, "Nobody's CA").issue(t, leaf{name: "admin"})
-	_, _ = whoAmI(h.dial(identityOf{certificate: &stranger}), t.Context())
+	_, _ = whoAmI(t.Context(), h.dial(identityOf{certificate: &stranger}))
 	_, metrics := httpGet(t, "http://"+h.server.MetricsAddr().String()+"/metrics")
 	for _, want := range []string{`keywright_auth_failures_total{reason="NO_CREDENTIALS"} 3`, `keywright_auth_failures_total{reason="UNKNOWN_CA"}`} {
 		if !strings.Contains(metrics, want) {
@@ -124,7 +124,7 @@ func TestCertificateExpiresOnOpenConnection(t *testing.T) {
 	h := newHarness(t, nil)
 	short := h.ca.issue(t, leaf{name: "admin", expires: time.Now().Add(3 * time.Second)})
 	c := h.dial(identityOf{certificate: &short})
-	must[*pb.WhoAmIResponse](t)(whoAmI(c, t.Context()))
+	must[*pb.WhoAmIResponse](t)(whoAmI(t.Context(), c))
 	tail := must[grpc.ServerStreamingClient[pb.AuditEntry]](t)(pb.NewAuditClient(c).TailEntries(t.Context(), &pb.TailEntriesRequest{Filter: &pb.AuditFilter{Action: "none"}}))
 	pipeline := must[grpc.BidiStreamingClient[pb.PipelineRequest, pb.PipelineResponse]](t)(pb.NewCryptoClient(c).Pipeline(t.Context()))
 	_, err := tail.Recv()
@@ -133,7 +133,7 @@ func TestCertificateExpiresOnOpenConnection(t *testing.T) {
 	}
 	_, err = pipeline.Recv()
 	wantStatus(t, err, codes.Unauthenticated)
-	_, err = whoAmI(c, t.Context())
+	_, err = whoAmI(t.Context(), c)
 	if info, _ := details(wantStatus(t, err, codes.Unauthenticated)); info.GetReason() != "CERTIFICATE_EXPIRED" {
 		t.Errorf("call ended with %v", info)
 	}
@@ -180,7 +180,7 @@ func TestReflectionNeedsCredentials(t *testing.T) {
 func TestCertificatesAreReloaded(t *testing.T) {
 	h := newHarness(t, nil)
 	old := h.dial(h.admin())
-	must[*pb.WhoAmIResponse](t)(whoAmI(old, t.Context()))
+	must[*pb.WhoAmIResponse](t)(whoAmI(t.Context(), old))
 	before := h.ca
 	next := newAuthority(t, "Next CA")
 	certificate := next.issue(t, leaf{name: "localhost", server: true})
@@ -188,15 +188,15 @@ func TestCertificatesAreReloaded(t *testing.T) {
 	broken.Certificate = [][]byte{[]byte("no certificate")}
 	next.writeFiles(h.dir, broken)
 	eventually(t, func() bool { return strings.Contains(h.log.String(), "changed certificates cannot be loaded") })
-	must[*pb.WhoAmIResponse](t)(whoAmI(h.dial(h.admin()), t.Context()))
+	must[*pb.WhoAmIResponse](t)(whoAmI(t.Context(), h.dial(h.admin())))
 
 	next.writeFiles(h.dir, certificate)
 	eventually(t, func() bool { return strings.Contains(h.log.String(), "certificates loaded anew") })
-	must[*pb.WhoAmIResponse](t)(whoAmI(old, t.Context())) // what is open goes on
+	must[*pb.WhoAmIResponse](t)(whoAmI(t.Context(), old)) // what is open goes on
 	h.ca = next
-	must[*pb.WhoAmIResponse](t)(whoAmI(h.dial(h.admin()), t.Context()))
+	must[*pb.WhoAmIResponse](t)(whoAmI(t.Context(), h.dial(h.admin())))
 	formerly := before.issue(t, leaf{name: "admin"})
-	_, err := whoAmI(h.dial(identityOf{certificate: &formerly}), t.Context())
+	_, err := whoAmI(t.Context(), h.dial(identityOf{certificate: &formerly}))
 	wantStatus(t, err, codes.Unavailable)
 }
 

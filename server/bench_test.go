@@ -86,7 +86,7 @@ func benchmarkREST(b *testing.B, url, token string) {
 	b.ResetTimer()
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
-			request, _ := http.NewRequest("POST", url, bytes.NewReader(body))
+			request, _ := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
 			request.Header.Set("Authorization", "Bearer "+token)
 			response, err := client.Do(request)
 			if err != nil || response.StatusCode != http.StatusOK {

@@ -27,7 +27,7 @@ func TestResumedSessionsAreVerified(t *testing.T) {
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{TLSHandshakeDone: func(s tls.ConnectionState, _ error) { resumed = s.DidResume }})
 	ask := func() (string, error) {
 		transport.CloseIdleConnections()
-		request := must[*http.Request](t)(http.NewRequestWithContext(ctx, "GET", r.base+"/v1/whoami", nil))
+		request := must[*http.Request](t)(http.NewRequestWithContext(ctx, http.MethodGet, r.base+"/v1/whoami", nil))
 		response, err := r.http.Do(request)
 		if err != nil {
 			return "", err
@@ -58,7 +58,7 @@ func TestAmbiguousTrust(t *testing.T) {
 	h := newHarness(t, func(c *server.Config) {
 		c.TLS.ClientCAs = append(c.TLS.ClientCAs, server.Bundle{Name: "twin", File: c.TLS.ClientCAs[0].File})
 	})
-	_, err := whoAmI(h.dial(h.admin()), t.Context())
+	_, err := whoAmI(t.Context(), h.dial(h.admin()))
 	wantStatus(t, err, codes.Unavailable)
 	if _, metrics := httpGet(t, "http://"+h.server.MetricsAddr().String()+"/metrics"); !strings.Contains(metrics, `reason="AMBIGUOUS_CA"`) {
 		t.Error("metrics do not say why")
@@ -84,7 +84,7 @@ func TestPlaintext(t *testing.T) {
 	h.start(server.Config{Service: h.service, GRPCAddress: "127.0.0.1:0", RESTAddress: "127.0.0.1:0", Plaintext: true})
 	c := must[*grpc.ClientConn](t)(grpc.NewClient(h.server.GRPCAddr().String(), grpc.WithTransportCredentials(insecure.NewCredentials())))
 	defer c.Close()
-	_, err := whoAmI(c, t.Context())
+	_, err := whoAmI(t.Context(), c)
 	wantStatus(t, err, codes.Unauthenticated)
 	x := pb.NewCryptoClient(c)
 	q := &pb.EncryptRequest{Namespace: "app", Key: "card", Plaintext: []byte("x")}

@@ -123,11 +123,10 @@ func (h *harness) waitServing() {
 
 func (h *harness) file(name string) string { return filepath.Join(h.dir, name) }
 
-// credentials is how a test's client authenticates; the zero value does not.
+// identityOf is how a test's client authenticates; the zero value does not.
 type identityOf struct {
 	certificate *tls.Certificate
 	token       string
-	trust       *x509.CertPool // nil: the harness's CA
 }
 
 func (h *harness) admin() identityOf {

@@ -21,7 +21,10 @@ import (
 
 func httpGet(t testing.TB, url string) (int, string) {
 	t.Helper()
-	response := must[*http.Response](t)(http.Get(url))
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer response.Body.Close()
 	return response.StatusCode, string(must[[]byte](t)(io.ReadAll(response.Body)))
 }
@@ -51,7 +54,7 @@ func TestAdmission(t *testing.T) {
 	c, release := h.dial(h.admin()), h.device.holdWrap()
 	slow := h.slowCall(c, "slow")
 	start := time.Now()
-	_, err := whoAmI(c, t.Context())
+	_, err := whoAmI(t.Context(), c)
 	if info, _ := details(wantStatus(t, err, codes.ResourceExhausted)); info.GetReason() != "OVERLOADED" || time.Since(start) > 5*time.Second {
 		t.Errorf("refused with %v after %s", info, time.Since(start))
 	}
@@ -65,7 +68,7 @@ func TestAdmission(t *testing.T) {
 	if err := <-slow; err != nil {
 		t.Errorf("the admitted call: %v", err)
 	}
-	must[*pb.WhoAmIResponse](t)(whoAmI(c, t.Context()))
+	must[*pb.WhoAmIResponse](t)(whoAmI(t.Context(), c))
 }
 
 // TestDeadlines: the client's own, and the server's for clients without one.
@@ -105,10 +108,7 @@ func TestDrain(t *testing.T) {
 	watch := must[grpc.ServerStreamingClient[healthpb.HealthCheckResponse]](t)(healthpb.NewHealthClient(c).Watch(t.Context(), &healthpb.HealthCheckRequest{}))
 	slow := h.slowCall(c, "slow")
 	h.stop()
-	for {
-		if must[*healthpb.HealthCheckResponse](t)(watch.Recv()).Status == healthpb.HealthCheckResponse_NOT_SERVING {
-			break
-		}
+	for must[*healthpb.HealthCheckResponse](t)(watch.Recv()).Status != healthpb.HealthCheckResponse_NOT_SERVING {
 	}
 	for {
 		if _, err := tail.Recv(); err != nil {

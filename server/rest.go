@@ -169,12 +169,12 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 // put wipes the exchange, which may hold plaintext, for the next request.
 func (x *exchange) put() {
-	if cap(x.body) > keepBytes || cap(x.out) > keepBytes {
-		return
-	}
 	clear(x.body)
 	clear(x.out)
 	x.scanner.Wipe()
+	if cap(x.body) > keepBytes || cap(x.out) > keepBytes {
+		return
+	}
 	x.body, x.out = x.body[:0], x.out[:0]
 	exchanges.Put(x)
 }

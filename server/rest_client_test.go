@@ -31,7 +31,10 @@ func (c *restClient) do(method, path, body string, headers ...string) answer {
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
 	}
-	response := must[*http.Response](c.t)(c.http.Do(request))
+	response, err := c.http.Do(request)
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	defer response.Body.Close()
 	text := must[[]byte](c.t)(io.ReadAll(response.Body))
 	a := answer{status: response.StatusCode, header: response.Header, text: string(text)}

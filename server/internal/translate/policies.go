@@ -28,7 +28,7 @@ func DeletePolicy(q *pb.DeletePolicyRequest) (kms.PolicyRef, error) {
 // Policy writes a Policy.
 func Policy(p kms.Policy) *pb.Policy {
 	return &pb.Policy{Name: p.Name, Namespace: p.Namespace, Text: p.Text,
-		CreateTime: timestamp(p.Created), UpdateTime: timestamp(p.Updated), Revision: uint64(p.Revision)}
+		CreateTime: timestamp(p.Created), UpdateTime: timestamp(p.Updated), Revision: p.Revision}
 }
 
 // Policies writes a ListPoliciesResponse.
