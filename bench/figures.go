@@ -17,8 +17,12 @@ import (
 	"github.com/keywright/keywright/bench/internal/stat"
 )
 
-// minRounds is the least number of rounds whose median means something.
-const minRounds = 5
+// Many short rounds tell more than few long ones: what else the machine does then
+// falls on a floor and its subject alike, or is left out by the median.
+const (
+	defaultRounds   = 10
+	defaultDuration = 500 * time.Millisecond
+)
 
 // figureOptions are the flags of bench.
 type figureOptions struct {
@@ -31,8 +35,8 @@ type figureOptions struct {
 
 func (o *figureOptions) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.DurationVar(&o.duration, "duration", time.Second, "length of one measurement")
-	f.IntVar(&o.rounds, "rounds", minRounds, "measurements of each figure and each floor; fewer than 5 only for a quick look")
+	f.DurationVar(&o.duration, "duration", defaultDuration, "length of one measurement")
+	f.IntVar(&o.rounds, "rounds", defaultRounds, "measurements of each figure and each floor; fewer than 5 only for a quick look")
 	f.StringVar(&o.run, "run", "", "measure only the figures whose name matches this regular expression")
 	f.StringVar(&o.out, "out", filepath.Join("bench", "out"), "folder of report.json")
 	f.StringVar(&o.binary, "keywrightd", "", "the server to measure (default: built from this module)")

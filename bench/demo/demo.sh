@@ -148,16 +148,17 @@ cat stranger.refusal
 ok "the stranger, the administrator and the nameless may not use it, the application may not rotate it"
 
 heading "Kill the server" "SIGKILL in the middle of rotations and encryptions; nothing acknowledged is lost"
+touch journal rotations
 for round in 1 2 3; do
   cp -a "$home/token" "token.$round"
   rotate_until_gone demo/ledger & jobs+=($!)
   client -key ledger -journal journal load >"load.$round" & jobs+=($!)
+  until_under_load
   sleep "1.$((RANDOM % 900 + 100))"
   kill -KILL "$server"
   wait "$server" 2>/dev/null || true
   for job in "${jobs[@]}"; do wait "$job" || fail "the load ended otherwise than by the server's death"; done
   jobs=()
-  [ "$(cat "load.$round")" -gt 0 ] || fail "no encryption was acknowledged"
   restart_server "token.$round"
   say "round $round: $(cat "load.$round") encryptions acknowledged, rotated up to version $(tail -n 1 rotations)"
 done

@@ -136,6 +136,17 @@ rotate_until_gone() {
   [ "$code" = 5 ] || { cat rotate.err >&2; return 1; } # 5: the server is away
 }
 
+# until_under_load waits until an encryption and a rotation more were acknowledged.
+until_under_load() {
+  local try encrypted rotated
+  encrypted=$(wc -l <journal) rotated=$(wc -l <rotations)
+  for ((try = 0; try < 300; try++)); do
+    if [ "$(wc -l <journal)" -gt "$encrypted" ] && [ "$(wc -l <rotations)" -gt "$rotated" ]; then return; fi
+    sleep 0.1
+  done
+  fail "nothing was acknowledged within half a minute"
+}
+
 # check_rotations demands that every acknowledged version is there and enabled.
 check_rotations() {
   keywright key versions "$1" -o json >versions.json
