@@ -24,6 +24,7 @@ type testInstallation struct {
 	device *softDevice
 	clock  atomic.Int64 // offset to the real time
 	config Config       // what a test changes before open
+	log    audit.Options
 	store  *storetest.FaultyStore
 	audit  *audit.Log
 	*Service
@@ -51,7 +52,7 @@ func (in *testInstallation) advance(d time.Duration) { in.clock.Add(int64(d)) }
 func (in *testInstallation) parts() Config {
 	inner := must[*badger.Store](in.t)(badger.Open(badger.Options{Dir: filepath.Join(in.dir, "store")}))
 	in.store = storetest.Faulty(inner)
-	in.audit = must[*audit.Log](in.t)(audit.Open(filepath.Join(in.dir, "audit"), audit.Options{}))
+	in.audit = must[*audit.Log](in.t)(audit.Open(filepath.Join(in.dir, "audit"), in.log))
 	c := in.config
 	c.Store, c.Audit, c.HSM, c.Clock = in.store, in.audit, in.device, in.now
 	if c.JobInterval == 0 {
