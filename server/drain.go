@@ -24,6 +24,11 @@ func (s *Server) drain() error {
 	var stopping sync.WaitGroup
 	stopping.Go(s.grpc.GracefulStop)
 	for _, w := range s.web {
+		if w.operator {
+			// Served to the end: who watches the drain asks here.
+			defer w.server.Close()
+			continue
+		}
 		stopping.Go(func() {
 			if w.server.Shutdown(ctx) != nil {
 				_ = w.server.Close()

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os/signal"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -126,6 +129,9 @@ func TestDrain(t *testing.T) {
 	case err := <-h.served:
 		t.Fatalf("Serve returned with a call in flight: %v", err)
 	case <-time.After(200 * time.Millisecond):
+	}
+	if code, text := httpGet(t, "http://"+h.server.MetricsAddr().String()+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(text, "shutting down") {
+		t.Errorf("readiness while draining: %d %q", code, text)
 	}
 	release()
 	if err := <-slow; err != nil {
@@ -275,4 +281,58 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	var _ kms.Observer = h.metrics
+}
+
+// limitFiles makes writes beyond the first byte of any file fail, as they do on
+// a full disk, until the function it returns is called.
+func limitFiles(t *testing.T) (lift func()) {
+	t.Helper()
+	signal.Ignore(syscall.SIGXFSZ)
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	lift = sync.OnceFunc(func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(lift)
+	return lift
+}
+
+// TestFullDisk: without an audit line there is no answer, health says so, and
+// service comes back by itself.
+func TestFullDisk(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.prepare()
+	lift := limitFiles(t)
+	_, err := pb.NewCryptoClient(c).Encrypt(t.Context(), &pb.EncryptRequest{Namespace: "app", Key: "card", Plaintext: []byte("x")})
+	if info, _ := details(wantStatus(t, err, codes.Unavailable)); info.GetReason() != "AUDIT_UNAVAILABLE" {
+		t.Errorf("refused with %v", info)
+	}
+	if a := h.client(h.admin()).do("POST", "/v1/namespaces/app/keys/card:encrypt", `{"plaintext":"AA=="}`); a.status != http.StatusServiceUnavailable {
+		t.Errorf("REST: %d %s", a.status, a.text)
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if code, text := h.askREST(identityOf{}, path); code != http.StatusServiceUnavailable || text != "the audit log cannot be written\n" {
+			t.Errorf("%s: %d %q", path, code, text)
+		}
+	}
+	eventually(t, func() bool {
+		r, err := healthpb.NewHealthClient(c).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		return err == nil && r.Status == healthpb.HealthCheckResponse_NOT_SERVING
+	})
+	lift()
+	eventually(t, func() bool {
+		code, _ := h.askREST(identityOf{}, "/readyz")
+		return code == http.StatusOK
+	})
+	must[*pb.EncryptResponse](t)(pb.NewCryptoClient(c).Encrypt(t.Context(), &pb.EncryptRequest{Namespace: "app", Key: "card", Plaintext: []byte("x")}))
+	if !strings.Contains(h.log.String(), "level=ERROR msg=\"call failed\" method=Encrypt") {
+		t.Error("the server's own failure is not logged as an error")
+	}
 }

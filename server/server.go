@@ -46,6 +46,7 @@ type web struct {
 	server   *http.Server
 	listener net.Listener
 	secure   bool
+	operator bool // metrics and probes
 }
 
 // New opens the listeners and loads the certificates; nothing is served before
@@ -136,7 +137,7 @@ func (s *Server) build() error {
 
 func (s *Server) buildWeb(a *api) error {
 	if listener, ok := s.listeners["metrics"]; ok {
-		s.web = append(s.web, web{s.httpServer(operatorHandler(s.gate)), listener, false})
+		s.web = append(s.web, web{s.httpServer(operatorHandler(s.gate)), listener, false, true})
 	}
 	listener, ok := s.listeners["rest"]
 	if !ok {
@@ -151,7 +152,7 @@ func (s *Server) buildWeb(a *api) error {
 	if s.files != nil {
 		server.TLSConfig = s.files.Config("h2", "http/1.1")
 	}
-	s.web = append(s.web, web{server, listener, s.files != nil})
+	s.web = append(s.web, web{server, listener, s.files != nil, false})
 	return nil
 }
 
