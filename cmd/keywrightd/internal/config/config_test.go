@@ -114,7 +114,7 @@ func TestLoadRefuses(t *testing.T) {
 		"no PIN":             {"hsm: {module: m, token_label: t}\n", "hsm.pin has 0 sources"},
 		"two PINs":           {"hsm: {module: m, token_label: t, pin: {file: a, env: B}}\n", "hsm.pin has 2 sources"},
 		"PIN on stdout":      {"hsm: {module: m, token_label: t, pin: {fd: 1}}\n", "hsm.pin.fd is 1"},
-		"PIN inline":         {"hsm: {module: m, token_label: t, pin: '1234'}\n", "line 1"},
+		"PIN inline":         {"hsm: {module: m, token_label: t, pin: hunter-two}\n", "line 1"},
 		"sessions":           {"hsm: {module: m, token_label: t, pin: {fd: 3}, max_sessions: -1}\n", "hsm.max_sessions is -1"},
 		"timeout":            {"hsm: {module: m, token_label: t, pin: {fd: 3}, timeout: 0s}\n", "hsm.timeout is 0s"},
 		"address":            {minimal + "listen: {grpc: here}\n", `listen.grpc is "here"`},
@@ -151,7 +151,7 @@ func TestLoadRefuses(t *testing.T) {
 			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("error %v\nlacks %q", err, test.want)
 			}
-			if strings.Contains(err.Error(), "config.") || strings.Contains(err.Error(), "1234") {
+			if strings.Contains(err.Error(), "config.") || strings.Contains(err.Error(), "hunter-two") {
 				t.Errorf("error %v names a Go type, or what may be a PIN", err)
 			}
 		})
