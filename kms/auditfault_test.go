@@ -113,6 +113,7 @@ func (in *testInstallation) crashStore() {
 // On a full disk uses are refused while operators may still act from the log's
 // reserve; when there is space again, service comes back by itself.
 func TestFullAuditDisk(t *testing.T) {
+	t.Parallel()
 	in := newScene(t)
 	in.close()
 	dir := filepath.Join(in.dir, "audit")

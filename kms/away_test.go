@@ -83,6 +83,7 @@ func TestDeviceHealth(t *testing.T) {
 // Open finds, it never makes: a device that is not the right one is refused and
 // left as it is, and so are store and log.
 func TestOpenRefusesWrongDevice(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t)
 	in.namespace("pay")
 	in.key("pay", "card", "")

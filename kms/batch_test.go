@@ -63,6 +63,7 @@ func sealFor(t *testing.T, in *testInstallation, key string) []byte {
 }
 
 func TestDoAndBatchServeEveryOperation(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t)
 	in.namespace("pay")
 	operations, responses := everyOperation(t, in)
@@ -154,6 +155,7 @@ func TestBatchItemsStandAlone(t *testing.T) {
 }
 
 func TestBatchSizes(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t)
 	in.namespace("pay")
 	in.key("pay", "card", "")

@@ -169,6 +169,7 @@ func (c *crowd) until(done context.Context, group *sync.WaitGroup, n int, f func
 }
 
 func TestCrowd(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t)
 	in.close()
 	in.config.CacheBytes, in.config.NonceLimit, in.config.JobInterval = 6*versionCost, nonceLimit, 5*time.Millisecond

@@ -201,6 +201,7 @@ func (a *acknowledged) live(t *testing.T, dir string) {
 
 // Over several lives that end by SIGKILL, nothing that was acknowledged is lost.
 func TestKilledServerLosesNothing(t *testing.T) {
+	t.Parallel()
 	in := newInstallation(t)
 	in.namespace("pay")
 	for w := range crashWorkers {

@@ -275,6 +275,7 @@ func (in *testInstallation) wantBracketed() {
 // TestStoreDies lets every commit from the n-th on fail, for each n: what was
 // acknowledged before is there after a restart, and nothing else.
 func TestStoreDies(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []storetest.Fault{storetest.Failed, storetest.Lost} {
 		n := 1
 		for ; n <= 2*len(mutations); n++ {

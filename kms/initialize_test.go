@@ -81,6 +81,7 @@ func (in *testInstallation) wantNothingMade(what string) {
 // An Initialize that fails, wherever, leaves nothing on the token and nothing in
 // the store, and can be done again.
 func TestFailedInitializeLeavesNothing(t *testing.T) {
+	t.Parallel()
 	for _, carriedOut := range []bool{false, true} {
 		failAt := 1
 		for ; failAt < 20; failAt++ {

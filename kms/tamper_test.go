@@ -247,6 +247,7 @@ func (in *furnished) start() []reply {
 }
 
 func TestEditedRecordsAreRefused(t *testing.T) {
+	t.Parallel()
 	in := furnish(t)
 	truth := in.start()
 	edits := map[string]func([]byte) []byte{
@@ -277,6 +278,7 @@ func TestEditedRecordsAreRefused(t *testing.T) {
 }
 
 func TestMovedRecordsAreRefused(t *testing.T) {
+	t.Parallel()
 	in := furnish(t)
 	truth := in.start()
 	paths := slices.Sorted(maps.Keys(in.records()))
@@ -299,6 +301,7 @@ func TestMovedRecordsAreRefused(t *testing.T) {
 // A record that is gone is missed, or what it stood for does not exist; a
 // ciphertext whose key is gone only fails to decrypt.
 func TestMissingRecords(t *testing.T) {
+	t.Parallel()
 	in := furnish(t)
 	truth := in.start()
 	for path, value := range in.records() {
@@ -323,6 +326,7 @@ func TestMissingRecords(t *testing.T) {
 }
 
 func TestCorruptReadsAreRefused(t *testing.T) {
+	t.Parallel()
 	in := furnish(t)
 	truth := in.start()
 	for path := range in.records() {
