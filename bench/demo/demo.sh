@@ -162,7 +162,8 @@ for round in 1 2 3; do
   restart_server "token.$round"
   say "round $round: $(cat "load.$round") encryptions acknowledged, rotated up to version $(tail -n 1 rotations)"
 done
-read -r records versions <<<"$(client -key ledger -journal journal check)"
+checked=$(client -key ledger -journal journal check)
+read -r records versions <<<"$checked"
 [ "$records" = "$(awk '{n += $1} END {print n}' load.*)" ] || fail "$records records were checked"
 check_rotations demo/ledger
 same_after file app decrypt demo/records --in file.cli --out file.out
