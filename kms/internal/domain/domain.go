@@ -146,7 +146,7 @@ func (d *Domain) mac(path string, body []byte) []byte {
 	var size [4]byte
 	binary.BigEndian.PutUint32(size[:], uint32(len(path)))
 	h.Write(size[:])
-	io.WriteString(h, path)
+	h.Write([]byte(path))
 	h.Write(body)
 	return h.Sum(nil)
 }

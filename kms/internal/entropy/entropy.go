@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"io"
 	"sync/atomic"
 )
 
@@ -40,7 +41,7 @@ func (s *Source) Read(p []byte) (int, error) {
 	}
 	for rest := p; len(rest) > 0; {
 		n := min(len(rest), maxBlock)
-		if err := mix(rest[:n], seed[:]); err != nil {
+		if err := mix(rand.Reader, rest[:n], seed[:]); err != nil {
 			return 0, err
 		}
 		rest = rest[n:]
@@ -48,17 +49,21 @@ func (s *Source) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func mix(p, seed []byte) error {
+func mix(system io.Reader, p, seed []byte) error {
 	var salt [32]byte
-	rand.Read(salt[:]) // never fails
+	if _, err := io.ReadFull(system, salt[:]); err != nil {
+		return err
+	}
 	stream, err := hkdf.Key(sha256.New, seed, salt[:], "keywright entropy v1", len(p))
 	if err != nil {
 		return err
 	}
-	rand.Read(p)
+	defer clear(stream)
+	if _, err := io.ReadFull(system, p); err != nil {
+		return err
+	}
 	for i, b := range stream {
 		p[i] ^= b
 	}
-	clear(stream)
 	return nil
 }
