@@ -237,9 +237,8 @@ func TestNonceLimit(t *testing.T) {
 	for range 200 {
 		in.encrypt("pay", "xaes", "x")
 	}
-	last := uint32(0)
 	for n := range 64 {
-		last = must[EncryptResponse](t)(in.Encrypt(t.Context(), admin(), &EncryptRequest{Namespace: "pay", Key: "gcm", Plaintext: []byte("x")})).Version
+		last := must[EncryptResponse](t)(in.Encrypt(t.Context(), admin(), &EncryptRequest{Namespace: "pay", Key: "gcm", Plaintext: []byte("x")})).Version
 		if n == 40 && len(in.jobs.rotate) == 0 && last == 1 {
 			t.Error("half of the limit is used and no rotation is on its way")
 		}

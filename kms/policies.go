@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -86,7 +85,7 @@ func policyDigest(all []policy.Policy) []byte {
 			var size [8]byte
 			binary.BigEndian.PutUint64(size[:], uint64(len(text)))
 			h.Write(size[:])
-			io.WriteString(h, text)
+			h.Write([]byte(text))
 		}
 	}
 	return h.Sum(nil)

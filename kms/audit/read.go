@@ -20,11 +20,11 @@ var (
 // call. The end between lines is io.EOF, within one errHalfLine.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
-	if err == bufio.ErrBufferFull {
+	if errors.Is(err, bufio.ErrBufferFull) {
 		line, err = readLong(r, bytes.Clone(line))
 	}
 	switch {
-	case err == io.EOF && len(line) > 0:
+	case errors.Is(err, io.EOF) && len(line) > 0:
 		return nil, errHalfLine
 	case err != nil:
 		return nil, err
@@ -65,11 +65,10 @@ func newLineReader(file *os.File, s segment, offset int64, next uint64) *lineRea
 // read returns the next entry; io.EOF is the end.
 func (r *lineReader) read() (Entry, error) {
 	line, err := readLine(r.r)
-	switch err {
-	case nil:
-	case errHalfLine, errLongLine:
+	if errors.Is(err, errHalfLine) || errors.Is(err, errLongLine) {
 		return Entry{}, r.corrupt(err.Error())
-	default:
+	}
+	if err != nil {
 		return Entry{}, err
 	}
 	e, err := ParseEntry(line)
@@ -102,7 +101,7 @@ func walkSegment(ctx context.Context, dir string, s segment, from, to uint64, fn
 		}
 		wanted := r.next >= from
 		e, err := r.read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return r.corrupt("is missing")
 		}
 		if err != nil {

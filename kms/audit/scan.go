@@ -80,7 +80,7 @@ func (l *Log) Scan(ctx context.Context, f Filter, fn func(Entry) error) error {
 		return scanNewest(ctx, l.dir, segments, f, to, fn)
 	}
 	err := walk(ctx, l.dir, segments, f.From, to, limited(f, fn))
-	if err == errEnough {
+	if errors.Is(err, errEnough) {
 		return nil
 	}
 	return err
@@ -130,7 +130,7 @@ func (l *Log) Tail(ctx context.Context, from uint64, f Filter, fn func(Entry) er
 			to = min(to, f.To)
 		}
 		err := walk(ctx, l.dir, segments, from, to, fn)
-		if err == errEnough {
+		if errors.Is(err, errEnough) {
 			return nil
 		}
 		if err != nil {

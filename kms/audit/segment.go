@@ -194,7 +194,7 @@ func isUncleanEnd(file *os.File, from, to int64) (bool, error) {
 	zeros := false
 	for {
 		line, err := readLine(r)
-		if err == io.EOF || err == errHalfLine {
+		if errors.Is(err, io.EOF) || errors.Is(err, errHalfLine) {
 			return true, nil
 		}
 		if err != nil {
