@@ -3,10 +3,10 @@ package kms
 import (
 	"context"
 	"encoding/base64"
-	"strings"
 
 	"github.com/keywright/keywright/kms/internal/domain"
 	"github.com/keywright/keywright/kms/policy"
+	"github.com/keywright/keywright/kms/store"
 )
 
 const (
@@ -66,7 +66,7 @@ func openPageToken(prefix, pageToken string) (string, error) {
 		return "", nil
 	}
 	b, err := base64.RawURLEncoding.DecodeString(pageToken)
-	if err != nil || !strings.HasPrefix(string(b), prefix) {
+	if err != nil || store.CheckList(prefix, string(b)) != nil {
 		return "", invalid("page_token", "is not one that an earlier page returned; start again without it")
 	}
 	return string(b), nil
