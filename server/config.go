@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/kms"
+	"github.com/keywright/keywright/server/internal/gate"
 	"github.com/keywright/keywright/server/internal/identity"
 )
 
@@ -19,6 +20,13 @@ const (
 
 // Bundle is a file of CA certificates whose clients form one trust domain.
 type Bundle = identity.Bundle
+
+// Metrics counts for Prometheus; it is the core's kms.Observer too.
+type Metrics = gate.Metrics
+
+// NewMetrics makes the metrics with a registry of their own, which also has
+// those of the Go runtime and the process.
+func NewMetrics() *Metrics { return gate.NewMetrics() }
 
 // TLS says where the certificates are. All files are PEM, and are loaded anew
 // within seconds when they change.

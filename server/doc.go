@@ -2,12 +2,10 @@
 // authenticates, bounds, translates and maps errors; it decides nothing and
 // touches no store, key or HSM.
 //
-// Every request, whichever way it came, passes the same gate: request id,
-// authentication, admission, deadline, recovery from panics, error table. A
-// unary method is one row of a table (methods.go) that gRPC and REST share: REST
-// runs the rows in process, without a connection to itself. The hot REST
-// methods have a hand-written reader and writer in front of grpc-gateway, with
-// the same meaning.
+// Every request, whichever way it came, passes the same gate (internal/gate) and
+// runs a row of the same table (internal/api), which internal/translate turns
+// into calls of the core. REST (internal/rest) runs the rows in process, without
+// a connection to itself. Who calls is found out by internal/identity.
 //
 // Lifetimes: New opens the listeners, Serve runs until its context ends and then
 // drains: health turns NOT_SERVING, streams are ended, calls in flight finish

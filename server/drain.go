@@ -18,7 +18,7 @@ const stopGrace = 5 * time.Second
 // left when DrainTimeout is over.
 func (s *Server) drain() error {
 	s.health.Shutdown()
-	s.gate.drain()
+	s.gate.Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.DrainTimeout)
 	defer cancel()
 	var stopping sync.WaitGroup
@@ -44,7 +44,8 @@ func (s *Server) drain() error {
 	case <-finished:
 		return nil
 	case <-ctx.Done():
-		s.config.Logger.Warn("calls still in flight are cancelled", "calls", s.gate.calls.Load(), "streams", s.gate.streams.Load())
+		calls, streams := s.gate.InFlight()
+		s.config.Logger.Warn("calls still in flight are cancelled", "calls", calls, "streams", streams)
 		go s.grpc.Stop()
 	}
 	select {

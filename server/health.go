@@ -6,14 +6,13 @@ import (
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // alive is nil while the process can do its work at all: operations are refused
 // when the audit log cannot be written.
-func (g *gate) alive() error {
-	if g.service.Health(context.Background()).AuditProblem != "" {
+func (s *Server) alive() error {
+	if s.config.Service.Health(context.Background()).AuditProblem != "" {
 		return errHealth("the audit log cannot be written")
 	}
 	return nil
@@ -21,14 +20,14 @@ func (g *gate) alive() error {
 
 // ready is nil while requests should be sent here. An HSM that is away is no
 // reason against: what was unwrapped is served, and metrics say so.
-func (g *gate) ready() error {
-	if g.draining.Err() != nil {
+func (s *Server) ready() error {
+	if s.gate.Draining() {
 		return errHealth("the server is shutting down")
 	}
-	if g.service.Health(context.Background()).StoreProblem != "" {
+	if s.config.Service.Health(context.Background()).StoreProblem != "" {
 		return errHealth("the store does not answer")
 	}
-	return g.alive()
+	return s.alive()
 }
 
 // errHealth is told to anyone, so it is one of a few fixed sentences.
@@ -49,22 +48,28 @@ func probe(check func() error) http.HandlerFunc {
 	}
 }
 
-// operatorHandler serves the listener for metrics.
-func operatorHandler(g *gate) http.Handler {
+// probes serves the health requests of HTTP.
+func (s *Server) probes() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(g.metrics.registry, promhttp.HandlerOpts{}))
-	mux.Handle("GET /healthz", probe(g.alive))
-	mux.Handle("GET /readyz", probe(g.ready))
+	mux.Handle("GET /healthz", probe(s.alive))
+	mux.Handle("GET /readyz", probe(s.ready))
+	return mux
+}
+
+// operatorHandler serves the listener for metrics.
+func (s *Server) operatorHandler() http.Handler {
+	mux := s.probes()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.config.Metrics.Registry(), promhttp.HandlerOpts{}))
 	return mux
 }
 
 // reportHealth tells gRPC's health service what ready says.
-func reportHealth(g *gate, server *health.Server, names []string) {
+func (s *Server) reportHealth() {
 	status := healthpb.HealthCheckResponse_SERVING
-	if g.ready() != nil {
+	if s.ready() != nil {
 		status = healthpb.HealthCheckResponse_NOT_SERVING
 	}
-	for _, name := range names {
-		server.SetServingStatus(name, status)
+	for _, name := range s.names {
+		s.health.SetServingStatus(name, status)
 	}
 }

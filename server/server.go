@@ -16,7 +16,10 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/keywright/keywright/server/internal/api"
+	"github.com/keywright/keywright/server/internal/gate"
 	"github.com/keywright/keywright/server/internal/identity"
+	"github.com/keywright/keywright/server/internal/rest"
 )
 
 const (
@@ -31,7 +34,7 @@ const (
 // Server is the set of listeners and what they serve.
 type Server struct {
 	config Config
-	gate   *gate
+	gate   *gate.Gate
 	files  *identity.Files // nil in plaintext
 	grpc   *grpc.Server
 	health *health.Server
@@ -56,14 +59,15 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, gate: newGate(c), listeners: map[string]net.Listener{}}
+	g, err := gate.New(gate.Options{Service: c.Service, Metrics: c.Metrics, Logger: c.Logger, Clock: c.Clock,
+		MaxInFlight: c.MaxInFlight, CallTimeout: c.CallTimeout})
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{config: c, gate: g, listeners: map[string]net.Listener{}}
 	if err := errors.Join(s.loadFiles(), s.listen()); err != nil {
 		s.Close()
 		return nil, err
-	}
-	if err := c.Metrics.registry.Register(newCollector(s.gate)); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("these metrics already belong to a server: %w", err)
 	}
 	if err := s.build(); err != nil {
 		s.Close()
@@ -82,7 +86,7 @@ func (s *Server) loadFiles() error {
 	var err error
 	s.files, err = identity.LoadFiles(identity.FilesOptions{
 		CertFile: s.config.TLS.CertFile, KeyFile: s.config.TLS.KeyFile, ClientCAs: s.config.TLS.ClientCAs,
-		Clock: s.config.Clock, Logger: s.config.Logger, Denied: s.gate.denied,
+		Clock: s.config.Clock, Logger: s.config.Logger, Denied: s.gate.Denied,
 	})
 	return err
 }
@@ -111,11 +115,11 @@ func isLoopback(a net.Addr) bool {
 
 // build makes what the listeners serve.
 func (s *Server) build() error {
-	a := &api{gate: s.gate, service: s.config.Service, version: s.config.Version}
+	a := api.New(s.gate, s.config.Service, s.config.Version)
 	s.grpc = grpc.NewServer(
 		grpc.Creds(s.files.Credentials()),
-		codecOption(),
-		grpc.StreamInterceptor(s.gate.stream),
+		gate.CodecOption(),
+		grpc.StreamInterceptor(s.gate.Stream),
 		grpc.MaxRecvMsgSize(s.config.MaxMessageBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
@@ -124,10 +128,10 @@ func (s *Server) build() error {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: idleTimeout}),
 		grpc.WaitForHandlers(true),
 	)
-	a.register(s.grpc)
+	a.Register(s.grpc)
 	s.names = []string{""}
-	for _, service := range a.services() {
-		s.names = append(s.names, service.name)
+	for _, service := range a.Services() {
+		s.names = append(s.names, service.Name)
 	}
 	s.health = health.NewServer()
 	healthpb.RegisterHealthServer(s.grpc, s.health)
@@ -135,15 +139,15 @@ func (s *Server) build() error {
 	return s.buildWeb(a)
 }
 
-func (s *Server) buildWeb(a *api) error {
+func (s *Server) buildWeb(a *api.API) error {
 	if listener, ok := s.listeners["metrics"]; ok {
-		s.web = append(s.web, web{s.httpServer(operatorHandler(s.gate)), listener, false, true})
+		s.web = append(s.web, web{s.httpServer(s.operatorHandler()), listener, false, true})
 	}
 	listener, ok := s.listeners["rest"]
 	if !ok {
 		return nil
 	}
-	handler, err := newREST(a)
+	handler, err := rest.New(rest.Options{Gate: s.gate, API: a, Logger: s.config.Logger, MaxBytes: s.config.MaxMessageBytes, Probes: s.probes()})
 	if err != nil {
 		return fmt.Errorf("REST: %w", err)
 	}
@@ -221,7 +225,7 @@ func (s *Server) watch(ctx context.Context) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
-		reportHealth(s.gate, s.health, s.names)
+		s.reportHealth()
 		select {
 		case <-ctx.Done():
 			return
@@ -232,7 +236,7 @@ func (s *Server) watch(ctx context.Context) {
 
 // Close ends everything at once.
 func (s *Server) Close() {
-	s.gate.drain()
+	s.gate.Drain()
 	if s.grpc != nil {
 		s.grpc.Stop()
 	}

@@ -1,40 +1,56 @@
-package server
+package rest
 
 import (
 	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 
 	"github.com/keywright/keywright/kms"
+	"github.com/keywright/keywright/server/internal/api"
 	"github.com/keywright/keywright/server/internal/flatjson"
+	"github.com/keywright/keywright/server/internal/gate"
 	"github.com/keywright/keywright/server/internal/identity"
 )
 
 const jsonType = "application/json"
 
-// rest serves the REST API: the hot methods by hand, the others, and whatever
-// is unusual about a hot one, by grpc-gateway.
-type rest struct {
-	gate    *gate
-	hot     map[string]hotMethod // by the verb after the colon
-	gateway http.Handler
-	origin  *http.CrossOriginProtection
+// Options is what REST stands on; all are required.
+type Options struct {
+	Gate     *gate.Gate
+	API      *api.API
+	Logger   *slog.Logger
+	MaxBytes int // of a request's body
+	// Probes serves /healthz and /readyz.
+	Probes http.Handler
 }
 
-func newREST(a *api) (http.Handler, error) {
-	gateway, err := newGateway(a)
+// rest serves the hot methods by hand, the others, and whatever is unusual
+// about a hot one, by grpc-gateway.
+type rest struct {
+	gate     *gate.Gate
+	api      *api.API
+	logger   *slog.Logger
+	maxBytes int
+	hot      map[string]hotMethod // by the verb after the colon
+	gateway  http.Handler
+	origin   *http.CrossOriginProtection
+}
+
+// New returns the REST API. Requests must come over connections of an
+// identity.Listener whose context identity.NewContext made.
+func New(o Options) (http.Handler, error) {
+	gateway, err := newGateway(o.API)
 	if err != nil {
 		return nil, err
 	}
-	r := &rest{gate: a.gate, hot: a.hotMethods(), gateway: gateway, origin: http.NewCrossOriginProtection()}
-	mux := http.NewServeMux()
-	mux.Handle("GET /healthz", probe(a.gate.alive))
-	mux.Handle("GET /readyz", probe(a.gate.ready))
-	return probesOr(mux, r), nil
+	r := &rest{gate: o.Gate, api: o.API, logger: o.Logger, maxBytes: o.MaxBytes, gateway: gateway, origin: http.NewCrossOriginProtection()}
+	r.hot = r.hotMethods()
+	return probesOr(o.Probes, r), nil
 }
 
 // probesOr keeps http.ServeMux, which redirects paths it finds unclean, away
@@ -51,30 +67,30 @@ func probesOr(probes, api http.Handler) http.Handler {
 
 // ServeHTTP takes a request as far as it is the same for all methods.
 func (r *rest) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	a := arrival{connection: identity.FromContext(req.Context()), requestID: requestID(req.Header["X-Request-Id"]),
-		authorization: strings.Join(req.Header["Authorization"], ", ")}
-	w.Header()["X-Request-Id"] = []string{a.requestID}
+	a := gate.Arrival{Connection: identity.FromContext(req.Context()), RequestID: gate.RequestID(req.Header["X-Request-Id"]),
+		Authorization: strings.Join(req.Header["Authorization"], ", ")}
+	w.Header()["X-Request-Id"] = []string{a.RequestID}
 	x := exchanges.Get().(*exchange)
 	defer x.put()
 	if err := r.serve(w, req, a, x); err != nil {
-		writeError(w, asError(err), a.requestID)
+		writeError(w, gate.AsError(err), a.RequestID)
 	}
 }
 
 // serve returns the error that is still to be written.
-func (r *rest) serve(w http.ResponseWriter, req *http.Request, a arrival, x *exchange) (err error) {
+func (r *rest) serve(w http.ResponseWriter, req *http.Request, a gate.Arrival, x *exchange) (err error) {
 	defer func() {
 		if thrown := recover(); thrown != nil {
-			err = internalError(r.gate.panicked(req.Method, thrown))
+			err = gate.InternalError(r.gate.Panicked(req.Method, thrown))
 		}
 	}()
-	if a.caller, err = r.gate.authenticate(a); err != nil {
+	if a.Caller, err = r.gate.Authenticate(a); err != nil {
 		return err
 	}
 	if err := r.check(req); err != nil {
 		return err
 	}
-	if err := x.read(req, r.gate.maxBytes); err != nil {
+	if err := x.read(req, r.maxBytes); err != nil {
 		return err
 	}
 	if handled, err := r.serveHot(w, req, a, x); handled {
@@ -100,7 +116,7 @@ func hasBody(method string) bool {
 	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
 }
 
-func (r *rest) serveHot(w http.ResponseWriter, req *http.Request, a arrival, x *exchange) (handled bool, err error) {
+func (r *rest) serveHot(w http.ResponseWriter, req *http.Request, a gate.Arrival, x *exchange) (handled bool, err error) {
 	if req.Method != http.MethodPost || req.Header["Grpc-Timeout"] != nil {
 		return false, nil
 	}
@@ -136,7 +152,7 @@ func splitPath(path string) (namespace, key, verb string, ok bool) {
 	return namespace, rest[:colon], rest[colon+1:], true
 }
 
-func (r *rest) serveGateway(w http.ResponseWriter, req *http.Request, a arrival, x *exchange) error {
+func (r *rest) serveGateway(w http.ResponseWriter, req *http.Request, a gate.Arrival, x *exchange) error {
 	if !hasBody(req.Method) && len(x.body) > 0 {
 		return &kms.Error{Code: kms.InvalidArgument, Reason: "UNEXPECTED_BODY",
 			Message: req.Method + " takes no body; put fields into query parameters"}
@@ -151,7 +167,7 @@ func (r *rest) serveGateway(w http.ResponseWriter, req *http.Request, a arrival,
 // lost notes that an answer did not reach its caller, who will ask again.
 func (r *rest) lost(err error) {
 	if err != nil {
-		r.gate.logger.Debug("answer not sent", "error", err)
+		r.logger.Debug("answer not sent", "error", err)
 	}
 }
 
@@ -183,7 +199,7 @@ func (x *exchange) put() {
 // announced.
 func (x *exchange) read(req *http.Request, limit int) error {
 	if req.ContentLength > int64(limit) {
-		return tooLarge(limit)
+		return gate.TooLarge(limit)
 	}
 	if req.ContentLength == 0 {
 		return nil
@@ -195,7 +211,7 @@ func (x *exchange) read(req *http.Request, limit int) error {
 		return &kms.Error{Code: kms.InvalidArgument, Reason: "INCOMPLETE_BODY", Message: "the body ended early or came too slowly", Cause: err}
 	}
 	if len(x.body) > limit {
-		return tooLarge(limit)
+		return gate.TooLarge(limit)
 	}
 	return nil
 }
@@ -207,6 +223,6 @@ func writeError(w http.ResponseWriter, e *kms.Error, requestID string) {
 	if e.Code == kms.Unauthenticated {
 		h["Www-Authenticate"] = []string{`Bearer realm="keywright"`}
 	}
-	w.WriteHeader(httpStatus(e))
+	w.WriteHeader(gate.HTTPStatus(e))
 	_, _ = fmt.Fprintf(w, "%s\n", errorJSON(e, requestID))
 }

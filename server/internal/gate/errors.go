@@ -1,4 +1,4 @@
-package server
+package gate
 
 import (
 	"context"
@@ -19,8 +19,8 @@ const errorDomain = "keywright"
 
 // Reasons of requests that HTTP has a status of its own for.
 const (
-	reasonTooLarge = "MESSAGE_TOO_LARGE"
-	reasonMethod   = "METHOD_NOT_ALLOWED"
+	ReasonTooLarge = "MESSAGE_TOO_LARGE"
+	ReasonMethod   = "METHOD_NOT_ALLOWED"
 )
 
 // statusOf is the one table that maps the core's codes to gRPC and HTTP.
@@ -44,9 +44,9 @@ var statusOf = map[kms.Code]struct {
 	kms.Internal:           {codes.Internal, http.StatusInternalServerError},
 }
 
-// asError makes any error one of the core's; what it does not know is Internal,
+// AsError makes any error one of the core's; what it does not know is Internal,
 // and its text goes to the log only.
-func asError(err error) *kms.Error {
+func AsError(err error) *kms.Error {
 	var own *kms.Error
 	switch {
 	case errors.As(err, &own):
@@ -59,7 +59,7 @@ func asError(err error) *kms.Error {
 	if s, ok := status.FromError(err); ok {
 		return fromStatus(s)
 	}
-	return internalError(err)
+	return InternalError(err)
 }
 
 // fromStatus takes over what grpc-go and grpc-gateway say about a request.
@@ -69,10 +69,11 @@ func fromStatus(s *status.Status) *kms.Error {
 			return &kms.Error{Code: code, Reason: string(code), Message: s.Message()}
 		}
 	}
-	return internalError(s.Err())
+	return InternalError(s.Err())
 }
 
-func internalError(cause error) *kms.Error {
+// InternalError hides a cause from the caller; the log shows it.
+func InternalError(cause error) *kms.Error {
 	return &kms.Error{Code: kms.Internal, Reason: "INTERNAL", Cause: cause,
 		Message: "internal error; the server's log says more under this request's id"}
 }
@@ -93,18 +94,21 @@ func grpcError(e *kms.Error, requestID string) error {
 	return s.Err()
 }
 
-// operationError is what one item of a batch or pipeline gets.
-func operationError(err error) *pb.OperationError {
-	e := asError(err)
+// OperationError is what one item of a batch or pipeline gets.
+func OperationError(err error) *pb.OperationError {
+	e := AsError(err)
 	return &pb.OperationError{Code: int32(statusOf[e.Code].grpc), Status: string(e.Code), Message: e.Message}
 }
 
-// httpStatus is the table's, but for the two that only HTTP has.
-func httpStatus(e *kms.Error) int {
+// GRPCCode is the table's.
+func GRPCCode(e *kms.Error) codes.Code { return statusOf[e.Code].grpc }
+
+// HTTPStatus is the table's, but for the two that only HTTP has.
+func HTTPStatus(e *kms.Error) int {
 	switch e.Reason {
-	case reasonTooLarge:
+	case ReasonTooLarge:
 		return http.StatusRequestEntityTooLarge
-	case reasonMethod:
+	case ReasonMethod:
 		return http.StatusMethodNotAllowed
 	}
 	return statusOf[e.Code].http

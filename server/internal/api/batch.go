@@ -1,16 +1,17 @@
-package server
+package api
 
 import (
 	"context"
 
 	"github.com/keywright/keywright/kms"
 	pb "github.com/keywright/keywright/proto/keywright/v1"
+	"github.com/keywright/keywright/server/internal/gate"
 	"github.com/keywright/keywright/server/internal/translate"
 )
 
 // batch answers each operation in its place. One that cannot be read is nil to
 // the core, which refuses it alone.
-func (a *api) batch(ctx context.Context, call kms.Call, q *pb.BatchRequest) (*pb.BatchResponse, error) {
+func (a *API) batch(ctx context.Context, call kms.Call, q *pb.BatchRequest) (*pb.BatchResponse, error) {
 	operations := make([]kms.Operation, len(q.Operations))
 	for i, o := range q.Operations {
 		if operation, err := translate.Operation(o, q.Namespace, q.Key); err == nil {
@@ -28,15 +29,15 @@ func (a *api) batch(ctx context.Context, call kms.Call, q *pb.BatchRequest) (*pb
 	return &pb.BatchResponse{Results: results}, nil
 }
 
-func (a *api) result(o *pb.Operation, r kms.Result) *pb.OperationResult {
+func (a *API) result(o *pb.Operation, r kms.Result) *pb.OperationResult {
 	if r.Err != nil {
-		return translate.Failure(operationError(r.Err))
+		return translate.Failure(gate.OperationError(r.Err))
 	}
 	return translate.Response(o, r.Response)
 }
 
 // perform runs one operation of a pipeline.
-func (a *api) perform(ctx context.Context, call kms.Call, o *pb.Operation) (*pb.OperationResult, error) {
+func (a *API) perform(ctx context.Context, call kms.Call, o *pb.Operation) (*pb.OperationResult, error) {
 	operation, err := translate.Operation(o, "", "")
 	if err != nil {
 		return nil, err

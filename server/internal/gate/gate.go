@@ -1,4 +1,4 @@
-package server
+package gate
 
 import (
 	"context"
@@ -16,15 +16,24 @@ import (
 	"github.com/keywright/keywright/server/internal/identity"
 )
 
-// gate is what every request passes, whichever way it came.
-type gate struct {
-	service  *kms.Service
-	callers  *identity.Authenticator
-	metrics  *Metrics
-	logger   *slog.Logger
-	limit    int64 // of calls, and of streams
-	timeout  time.Duration
-	maxBytes int
+// Options is what a Gate stands on; all but Logger and Clock are required.
+type Options struct {
+	Service     *kms.Service
+	Metrics     *Metrics
+	Logger      *slog.Logger
+	Clock       func() time.Time
+	MaxInFlight int           // calls, and as many streams
+	CallTimeout time.Duration // of calls whose client sets no deadline
+}
+
+// Gate is what every request passes, whichever way it came.
+type Gate struct {
+	service *kms.Service
+	callers *identity.Authenticator
+	metrics *Metrics
+	logger  *slog.Logger
+	limit   int64 // of calls, and of streams
+	timeout time.Duration
 
 	calls, streams atomic.Int64 // in flight
 
@@ -32,16 +41,28 @@ type gate struct {
 	drain    context.CancelFunc
 }
 
-func newGate(c Config) *gate {
-	g := &gate{service: c.Service, metrics: c.Metrics, logger: c.Logger, limit: int64(c.MaxInFlight),
-		timeout: c.CallTimeout, maxBytes: c.MaxMessageBytes}
-	g.callers = identity.NewAuthenticator(c.Service.VerifyToken, c.Clock)
+// New returns an open gate and registers its figures with the metrics.
+func New(o Options) (*Gate, error) {
+	g := &Gate{service: o.Service, metrics: o.Metrics, logger: o.Logger, limit: int64(o.MaxInFlight), timeout: o.CallTimeout}
+	g.callers = identity.NewAuthenticator(o.Service.VerifyToken, o.Clock)
 	g.draining, g.drain = context.WithCancel(context.Background())
-	return g
+	if err := o.Metrics.registry.Register(newCollector(g)); err != nil {
+		return nil, fmt.Errorf("these metrics already belong to a server: %w", err)
+	}
+	return g, nil
 }
 
+// Drain ends streams and makes Draining true; calls go on being served.
+func (g *Gate) Drain() { g.drain() }
+
+// Draining tells whether Drain was called.
+func (g *Gate) Draining() bool { return g.draining.Err() != nil }
+
+// InFlight returns how many calls and streams are in flight.
+func (g *Gate) InFlight() (calls, streams int64) { return g.calls.Load(), g.streams.Load() }
+
 // full refuses early what admit would refuse later.
-func (g *gate) full() error {
+func (g *Gate) full() error {
 	if g.calls.Load() < g.limit {
 		return nil
 	}
@@ -50,7 +71,7 @@ func (g *gate) full() error {
 
 // admit takes a place among the calls in flight; leave gives it back. Places
 // are held while the core works, not while a client sends or reads.
-func (g *gate) admit() error {
+func (g *Gate) admit() error {
 	if g.calls.Add(1) <= g.limit {
 		return nil
 	}
@@ -58,37 +79,37 @@ func (g *gate) admit() error {
 	return g.overloaded()
 }
 
-func (g *gate) leave() { g.calls.Add(-1) }
+func (g *Gate) leave() { g.calls.Add(-1) }
 
-func (g *gate) overloaded() error {
+func (g *Gate) overloaded() error {
 	g.metrics.rejected.Inc()
 	return &kms.Error{Code: kms.ResourceExhausted, Reason: "OVERLOADED",
 		Message: fmt.Sprintf("the server is working on %d calls, its limit; try again a little later", g.limit)}
 }
 
-// authenticate tells who makes a request. Failures are counted and told to the
+// Authenticate tells who makes a request. Failures are counted and told to the
 // core, which sums them up in the audit log.
-func (g *gate) authenticate(a arrival) (*policy.Caller, error) {
-	if a.caller != nil {
-		return a.caller, g.callers.Current(a.caller)
+func (g *Gate) Authenticate(a Arrival) (*policy.Caller, error) {
+	if a.Caller != nil {
+		return a.Caller, g.callers.Current(a.Caller)
 	}
-	caller, err := g.callers.Authenticate(a.connection, a.authorization)
+	caller, err := g.callers.Authenticate(a.Connection, a.Authorization)
 	if err != nil {
-		reason := asError(err).Reason
-		g.denied(a.connection.Source, reason)
+		reason := AsError(err).Reason
+		g.Denied(a.Connection.Source, reason)
 		return nil, err
 	}
 	return caller, nil
 }
 
-// denied is told of credentials that were refused, in handshakes too.
-func (g *gate) denied(source netip.Addr, reason string) {
+// Denied is told of credentials that were refused, in handshakes too.
+func (g *Gate) Denied(source netip.Addr, reason string) {
 	g.metrics.authFailures.WithLabelValues(reason).Inc()
 	g.service.RecordDenied(source, reason)
 }
 
 // bound gives ctx the default deadline if it has none; release must be called.
-func (g *gate) bound(ctx context.Context) context.Context {
+func (g *Gate) bound(ctx context.Context) context.Context {
 	if _, has := ctx.Deadline(); has {
 		return ctx
 	}
@@ -98,21 +119,21 @@ func (g *gate) bound(ctx context.Context) context.Context {
 // conclude turns what became of a call into the error its caller gets, and logs
 // failures. thrown is what was recovered from a panic, nil if there was none.
 // The result is nil or a *kms.Error.
-func (g *gate) conclude(ctx context.Context, a arrival, method string, thrown any, err error) error {
+func (g *Gate) conclude(ctx context.Context, a Arrival, method string, thrown any, err error) error {
 	if thrown != nil {
-		err = internalError(g.panicked(method, thrown))
+		err = InternalError(g.Panicked(method, thrown))
 	}
 	if err == nil {
 		return nil
 	}
-	e := asError(err)
+	e := AsError(err)
 	g.log(ctx, a, method, e)
 	return e
 }
 
-// panicked logs a panic. Its value may hold a request's data, so only its type
+// Panicked logs a panic. Its value may hold a request's data, so only its type
 // is shown, unless it is the runtime's own.
-func (g *gate) panicked(method string, thrown any) error {
+func (g *Gate) Panicked(method string, thrown any) error {
 	cause := fmt.Errorf("panic of type %T", thrown)
 	var own runtime.Error
 	if err, ok := thrown.(error); ok && errors.As(err, &own) {
@@ -125,7 +146,7 @@ func (g *gate) panicked(method string, thrown any) error {
 
 // log notes a failed call: the server's own failures as errors, the others for
 // whoever looks, because a caller can make as many of them as it likes.
-func (g *gate) log(ctx context.Context, a arrival, method string, e *kms.Error) {
+func (g *Gate) log(ctx context.Context, a Arrival, method string, e *kms.Error) {
 	level := slog.LevelDebug
 	if e.Code == kms.Internal || e.Code == kms.Unavailable || e.Code == kms.DataLoss {
 		level = slog.LevelError
@@ -133,17 +154,18 @@ func (g *gate) log(ctx context.Context, a arrival, method string, e *kms.Error) 
 	if !g.logger.Enabled(ctx, level) {
 		return
 	}
-	attributes := []slog.Attr{slog.String("method", method), slog.String("request_id", a.requestID),
+	attributes := []slog.Attr{slog.String("method", method), slog.String("request_id", a.RequestID),
 		slog.String("code", string(e.Code)), slog.String("reason", e.Reason), slog.String("message", e.Message),
-		slog.String("source", a.connection.Source.String())}
+		slog.String("source", a.Connection.Source.String())}
 	if e.Cause != nil {
 		attributes = append(attributes, slog.String("cause", e.Cause.Error()))
 	}
 	g.logger.LogAttrs(ctx, level, "call failed", attributes...)
 }
 
-func tooLarge(limit int) *kms.Error {
-	return &kms.Error{Code: kms.InvalidArgument, Reason: reasonTooLarge,
+// TooLarge is the error for a request over the size limit, in bytes.
+func TooLarge(limit int) *kms.Error {
+	return &kms.Error{Code: kms.InvalidArgument, Reason: ReasonTooLarge,
 		Message: fmt.Sprintf("the request is larger than %d bytes, this server's limit; send less, or encrypt large data under a data key", limit)}
 }
 

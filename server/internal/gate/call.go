@@ -1,4 +1,4 @@
-package server
+package gate
 
 import (
 	"context"
@@ -22,20 +22,20 @@ const (
 	maxRequestID     = 64
 )
 
-// arrival is what a transport knows of a request before anything is decided.
-type arrival struct {
-	connection    *identity.Connection
-	authorization string
-	requestID     string
-	caller        *policy.Caller // set where the request was authenticated before
+// Arrival is what a transport knows of a request before anything is decided.
+type Arrival struct {
+	Connection    *identity.Connection
+	Authorization string // as the client sent it, "" if it did not
+	RequestID     string
+	Caller        *policy.Caller // set where the request was authenticated before
 }
 
 // arrivalOf reads a gRPC request's context.
-func arrivalOf(ctx context.Context) arrival {
-	return arrival{
-		connection:    connectionOf(ctx),
-		authorization: strings.Join(metadata.ValueFromIncomingContext(ctx, authorizationKey), ", "),
-		requestID:     requestID(metadata.ValueFromIncomingContext(ctx, requestIDKey)),
+func arrivalOf(ctx context.Context) Arrival {
+	return Arrival{
+		Connection:    connectionOf(ctx),
+		Authorization: strings.Join(metadata.ValueFromIncomingContext(ctx, authorizationKey), ", "),
+		RequestID:     RequestID(metadata.ValueFromIncomingContext(ctx, requestIDKey)),
 	}
 }
 
@@ -48,9 +48,9 @@ func connectionOf(ctx context.Context) *identity.Connection {
 	return &identity.Connection{}
 }
 
-// requestID takes the caller's id if it is one short word, else makes one of
+// RequestID takes the caller's id if it is one short word, else makes one of
 // 128 random bits. It is a name, not a secret.
-func requestID(given []string) string {
+func RequestID(given []string) string {
 	if len(given) == 1 && isRequestID(given[0]) {
 		return given[0]
 	}

@@ -1,4 +1,4 @@
-package server
+package rest
 
 import (
 	"context"
@@ -16,11 +16,13 @@ import (
 
 	"github.com/keywright/keywright/kms"
 	pb "github.com/keywright/keywright/proto/keywright/v1"
+	"github.com/keywright/keywright/server/internal/api"
+	"github.com/keywright/keywright/server/internal/gate"
 )
 
 // forwarded is what a REST request carries through the gateway to its method.
 type forwarded struct {
-	arrival arrival
+	arrival gate.Arrival
 	query   url.Values
 }
 
@@ -34,7 +36,7 @@ func forwardedFrom(ctx context.Context) *forwarded {
 }
 
 // newGateway routes REST requests by the rules of proto/rest.yaml.
-func newGateway(a *api) (http.Handler, error) {
+func newGateway(a *api.API) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, strictJSON{}),
 		runtime.WithErrorHandler(gatewayError),
@@ -60,13 +62,13 @@ func newGateway(a *api) (http.Handler, error) {
 }
 
 // inProcess is a grpc.ClientConnInterface that runs the rows of the table.
-type inProcess struct{ methods map[string]method }
+type inProcess struct{ methods map[string]gate.Method }
 
-func newInProcess(a *api) inProcess {
-	c := inProcess{methods: map[string]method{}}
-	for _, s := range a.services() {
-		for _, m := range s.methods {
-			c.methods["/"+s.name+"/"+m.descriptor().MethodName] = m
+func newInProcess(a *api.API) inProcess {
+	c := inProcess{methods: map[string]gate.Method{}}
+	for _, s := range a.Services() {
+		for _, m := range s.Methods {
+			c.methods["/"+s.Name+"/"+m.Descriptor().MethodName] = m
 		}
 	}
 	return c
@@ -82,7 +84,7 @@ func (c inProcess) Invoke(ctx context.Context, name string, request, reply any, 
 	if err := checkQuery(request.(proto.Message), f.query); err != nil {
 		return err
 	}
-	response, err := m.invoke(ctx, f.arrival, request)
+	response, err := m.Invoke(ctx, f.arrival, request)
 	if err != nil {
 		return err
 	}
@@ -110,14 +112,14 @@ func checkQuery(request proto.Message, query url.Values) error {
 // gatewayError writes what a method returned, or what the gateway itself found
 // wrong with path, query or body.
 func gatewayError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request, err error) {
-	e := asError(err)
+	e := gate.AsError(err)
 	var malformed *runtime.HTTPStatusError
 	if b, ok := req.Body.(*body); ok && b.fault != nil {
 		e = b.fault
 	} else if errors.As(err, &malformed) {
 		e = &kms.Error{Code: kms.InvalidArgument, Reason: "INVALID_PATH", Message: "the path has a malformed escape"}
 	}
-	writeError(w, e, forwardedFrom(ctx).arrival.requestID)
+	writeError(w, e, forwardedFrom(ctx).arrival.RequestID)
 }
 
 // routingError answers what no rule matches.
@@ -126,9 +128,9 @@ func routingError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler,
 	// A path that only another method has, unless it ends in an unknown verb,
 	// which that method would take for a part of a name.
 	if httpStatus == http.StatusMethodNotAllowed && !strings.Contains(path.Base(req.URL.Path), ":") {
-		e = &kms.Error{Code: kms.InvalidArgument, Reason: reasonMethod, Message: "this path does not take " + clip(req.Method)}
+		e = &kms.Error{Code: kms.InvalidArgument, Reason: gate.ReasonMethod, Message: "this path does not take " + clip(req.Method)}
 	}
-	writeError(w, e, forwardedFrom(ctx).arrival.requestID)
+	writeError(w, e, forwardedFrom(ctx).arrival.RequestID)
 }
 
 // clip shortens a caller's own text for an error message.

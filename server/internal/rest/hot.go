@@ -1,10 +1,11 @@
-package server
+package rest
 
 import (
 	"context"
 
 	pb "github.com/keywright/keywright/proto/keywright/v1"
 	"github.com/keywright/keywright/server/internal/flatjson"
+	"github.com/keywright/keywright/server/internal/gate"
 )
 
 // hotMethod is a method whose JSON is read and written by hand. It is a shortcut
@@ -12,24 +13,24 @@ import (
 type hotMethod interface {
 	// serve reads x.body and leaves the response in x.out. It reports false,
 	// having done nothing, if the body is not of the plain form.
-	serve(ctx context.Context, a arrival, namespace, key string, x *exchange) (handled bool, err error)
+	serve(ctx context.Context, a gate.Arrival, namespace, key string, x *exchange) (handled bool, err error)
 }
 
 // hot is a hotMethod of certain messages.
 type hot[Q, P any] struct {
-	method *unary[Q, P]
+	method *gate.Unary[Q, P]
 	fields []flatjson.Field[Q]
 	aim    func(q *Q, namespace, key string) // sets what the path names
 	write  func([]byte, *P) []byte           // writes the response's fields
 }
 
-func (h hot[Q, P]) serve(ctx context.Context, a arrival, namespace, key string, x *exchange) (handled bool, err error) {
+func (h hot[Q, P]) serve(ctx context.Context, a gate.Arrival, namespace, key string, x *exchange) (handled bool, err error) {
 	q := new(Q)
 	if !flatjson.Scan(&x.scanner, h.fields, x.body, q) {
 		return false, nil
 	}
 	h.aim(q, namespace, key)
-	p, err := h.method.serve(ctx, a, q, nil)
+	p, err := h.method.Serve(ctx, a, q, nil)
 	if err != nil {
 		return true, err
 	}
@@ -37,22 +38,22 @@ func (h hot[Q, P]) serve(ctx context.Context, a arrival, namespace, key string, 
 	return true, nil
 }
 
-func (a *api) hotMethods() map[string]hotMethod {
+func (r *rest) hotMethods() map[string]hotMethod {
 	return map[string]hotMethod{
-		"encrypt":         a.hotEncrypt(),
-		"decrypt":         a.hotDecrypt(),
-		"generateDataKey": a.hotGenerateDataKey(),
-		"sign":            a.hotSign(),
-		"verify":          a.hotVerify(),
-		"generateMac":     a.hotGenerateMAC(),
-		"verifyMac":       a.hotVerifyMAC(),
+		"encrypt":         r.hotEncrypt(),
+		"decrypt":         r.hotDecrypt(),
+		"generateDataKey": r.hotGenerateDataKey(),
+		"sign":            r.hotSign(),
+		"verify":          r.hotVerify(),
+		"generateMac":     r.hotGenerateMAC(),
+		"verifyMac":       r.hotVerifyMAC(),
 	}
 }
 
-func (a *api) hotEncrypt() hotMethod {
+func (r *rest) hotEncrypt() hotMethod {
 	type q = pb.EncryptRequest
 	return hot[q, pb.EncryptResponse]{
-		method: a.encrypt(),
+		method: r.api.Encrypt(),
 		fields: []flatjson.Field[q]{
 			flatjson.Bytes("plaintext", func(m *q) *[]byte { return &m.Plaintext }),
 			flatjson.Bytes("aad", func(m *q) *[]byte { return &m.Aad }),
@@ -64,10 +65,10 @@ func (a *api) hotEncrypt() hotMethod {
 	}
 }
 
-func (a *api) hotDecrypt() hotMethod {
+func (r *rest) hotDecrypt() hotMethod {
 	type q = pb.DecryptRequest
 	return hot[q, pb.DecryptResponse]{
-		method: a.decrypt(),
+		method: r.api.Decrypt(),
 		fields: []flatjson.Field[q]{
 			flatjson.Bytes("ciphertext", func(m *q) *[]byte { return &m.Ciphertext }),
 			flatjson.Bytes("aad", func(m *q) *[]byte { return &m.Aad }),
@@ -79,10 +80,10 @@ func (a *api) hotDecrypt() hotMethod {
 	}
 }
 
-func (a *api) hotGenerateDataKey() hotMethod {
+func (r *rest) hotGenerateDataKey() hotMethod {
 	type q = pb.GenerateDataKeyRequest
 	return hot[q, pb.GenerateDataKeyResponse]{
-		method: a.generateDataKey(),
+		method: r.api.GenerateDataKey(),
 		fields: []flatjson.Field[q]{
 			flatjson.Uint32("numBytes", func(m *q) *uint32 { return &m.NumBytes }),
 			flatjson.Bytes("aad", func(m *q) *[]byte { return &m.Aad }),
@@ -96,10 +97,10 @@ func (a *api) hotGenerateDataKey() hotMethod {
 	}
 }
 
-func (a *api) hotSign() hotMethod {
+func (r *rest) hotSign() hotMethod {
 	type q = pb.SignRequest
 	return hot[q, pb.SignResponse]{
-		method: a.sign(),
+		method: r.api.Sign(),
 		fields: []flatjson.Field[q]{
 			flatjson.Bytes("message", func(m *q) *[]byte { return &m.Message }),
 			flatjson.Bytes("digest", func(m *q) *[]byte { return &m.Digest }),
@@ -113,10 +114,10 @@ func (a *api) hotSign() hotMethod {
 	}
 }
 
-func (a *api) hotVerify() hotMethod {
+func (r *rest) hotVerify() hotMethod {
 	type q = pb.VerifyRequest
 	return hot[q, pb.VerifyResponse]{
-		method: a.verify(),
+		method: r.api.Verify(),
 		fields: []flatjson.Field[q]{
 			flatjson.Bytes("message", func(m *q) *[]byte { return &m.Message }),
 			flatjson.Bytes("digest", func(m *q) *[]byte { return &m.Digest }),
@@ -131,10 +132,10 @@ func (a *api) hotVerify() hotMethod {
 	}
 }
 
-func (a *api) hotGenerateMAC() hotMethod {
+func (r *rest) hotGenerateMAC() hotMethod {
 	type q = pb.GenerateMacRequest
 	return hot[q, pb.GenerateMacResponse]{
-		method: a.generateMAC(),
+		method: r.api.GenerateMAC(),
 		fields: []flatjson.Field[q]{
 			flatjson.Bytes("message", func(m *q) *[]byte { return &m.Message }),
 			flatjson.Uint32("version", func(m *q) *uint32 { return &m.Version }),
@@ -146,10 +147,10 @@ func (a *api) hotGenerateMAC() hotMethod {
 	}
 }
 
-func (a *api) hotVerifyMAC() hotMethod {
+func (r *rest) hotVerifyMAC() hotMethod {
 	type q = pb.VerifyMacRequest
 	return hot[q, pb.VerifyMacResponse]{
-		method: a.verifyMAC(),
+		method: r.api.VerifyMAC(),
 		fields: []flatjson.Field[q]{
 			flatjson.Bytes("message", func(m *q) *[]byte { return &m.Message }),
 			flatjson.Bytes("mac", func(m *q) *[]byte { return &m.Mac }),

@@ -1,4 +1,4 @@
-package server
+package rest
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/keywright/keywright/kms"
+	"github.com/keywright/keywright/server/internal/gate"
 )
 
 // errorBody is the JSON of an error. Code is the number of the gRPC status code
@@ -27,7 +28,7 @@ type errorBody struct {
 }
 
 func errorJSON(e *kms.Error, requestID string) []byte {
-	text, err := json.Marshal(errorBody{int(statusOf[e.Code].grpc), string(e.Code), e.Message, e.Reason, e.Field, requestID})
+	text, err := json.Marshal(errorBody{int(gate.GRPCCode(e)), string(e.Code), e.Message, e.Reason, e.Field, requestID})
 	if err != nil { // cannot be: invalid UTF-8 is replaced
 		return []byte(`{"code":13,"status":"INTERNAL"}`)
 	}

@@ -1,4 +1,4 @@
-package server
+package gate
 
 import (
 	"context"
@@ -10,65 +10,70 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/keywright/keywright/kms"
-	"github.com/keywright/keywright/kms/audit"
 	"github.com/keywright/keywright/kms/policy"
-	pb "github.com/keywright/keywright/proto/keywright/v1"
 	"github.com/keywright/keywright/server/internal/identity"
-	"github.com/keywright/keywright/server/internal/translate"
 )
 
-// openStream is a stream that has passed the gate. Its context ends with the
+// OpenStream is a stream that has passed the gate. Its context ends with the
 // caller's credentials and with the server, and its cause says which.
-type openStream struct {
+type OpenStream struct {
 	grpc.ServerStream
 	ctx     context.Context
-	arrival arrival
+	arrival Arrival
 }
 
-func (s *openStream) Context() context.Context { return s.ctx }
+// Context implements grpc.ServerStream.
+func (s *OpenStream) Context() context.Context { return s.ctx }
 
-func (s *openStream) call() kms.Call {
-	return kms.Call{Caller: s.arrival.caller, RequestID: s.arrival.requestID}
+// Arrival is how the stream arrived, and whose it is.
+func (s *OpenStream) Arrival() Arrival { return s.arrival }
+
+// Transport returns the context that ends with the connection alone.
+func (s *OpenStream) Transport() context.Context { return s.ServerStream.Context() }
+
+// Call is the stream's caller and request id.
+func (s *OpenStream) Call() kms.Call {
+	return kms.Call{Caller: s.arrival.Caller, RequestID: s.arrival.RequestID}
 }
 
-// stream takes a stream through the gate; it is the grpc.StreamServerInterceptor.
+// Stream takes a stream through the gate; it is the grpc.StreamServerInterceptor.
 // Health is watched without authentication, reflection is not.
-func (g *gate) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+func (g *Gate) Stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	if info.FullMethod == healthpb.Health_Watch_FullMethodName {
 		return g.watchHealth(stream, func(s grpc.ServerStream) error { return handle(server, s) })
 	}
-	s := &openStream{ServerStream: stream, ctx: stream.Context(), arrival: arrivalOf(stream.Context())}
-	if err := stream.SetHeader(metadata.MD{requestIDKey: {s.arrival.requestID}}); err != nil {
+	s := &OpenStream{ServerStream: stream, ctx: stream.Context(), arrival: arrivalOf(stream.Context())}
+	if err := stream.SetHeader(metadata.MD{requestIDKey: {s.arrival.RequestID}}); err != nil {
 		return err
 	}
 	err := g.serveStream(s, info.FullMethod, func() error { return handle(server, s) })
 	if err == nil {
 		return nil
 	}
-	return grpcError(asError(err), s.arrival.requestID)
+	return grpcError(AsError(err), s.arrival.RequestID)
 }
 
 // watchGrace is how long a watcher of health gets to learn that the server drains.
 const watchGrace = 200 * time.Millisecond
 
 // watchHealth ends a watch, which has no end of its own, when the server drains.
-func (g *gate) watchHealth(stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
+func (g *Gate) watchHealth(stream grpc.ServerStream, handle func(grpc.ServerStream) error) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(g.draining, func() { time.AfterFunc(watchGrace, cancel) })()
-	return handle(&openStream{ServerStream: stream, ctx: ctx})
+	return handle(&OpenStream{ServerStream: stream, ctx: ctx})
 }
 
-func (g *gate) serveStream(s *openStream, method string, handle func() error) (err error) {
+func (g *Gate) serveStream(s *OpenStream, method string, handle func() error) (err error) {
 	defer func() { err = g.conclude(s.ctx, s.arrival, method, recover(), err) }()
 	defer g.streams.Add(-1)
 	if g.streams.Add(1) > g.limit {
 		return g.overloaded()
 	}
-	if s.arrival.caller, err = g.authenticate(s.arrival); err != nil {
+	if s.arrival.Caller, err = g.Authenticate(s.arrival); err != nil {
 		return err
 	}
-	ctx, end := g.lifetime(s.ctx, s.arrival.caller)
+	ctx, end := g.lifetime(s.ctx, s.arrival.Caller)
 	defer end()
 	s.ctx = ctx
 	return ended(ctx, handle())
@@ -76,7 +81,7 @@ func (g *gate) serveStream(s *openStream, method string, handle func() error) (e
 
 // lifetime returns a context that ends with the caller's credentials and when
 // the server drains.
-func (g *gate) lifetime(ctx context.Context, caller *policy.Caller) (_ context.Context, end func()) {
+func (g *Gate) lifetime(ctx context.Context, caller *policy.Caller) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stopDrain := context.AfterFunc(g.draining, func() { cancel(errDraining()) })
 	stopExpiry := func() bool { return true }
@@ -98,22 +103,4 @@ func ended(ctx context.Context, err error) error {
 		return why
 	}
 	return err
-}
-
-func (a *api) auditStreams() []grpc.StreamDesc {
-	return []grpc.StreamDesc{{StreamName: "TailEntries", Handler: a.tailEntries, ServerStreams: true}}
-}
-
-func (a *api) tailEntries(_ any, stream grpc.ServerStream) error {
-	s, q := stream.(*openStream), new(pb.TailEntriesRequest)
-	if err := receive(s.RecvMsg, q); err != nil {
-		return err
-	}
-	filter, backlog, err := translate.TailEntries(q)
-	if err != nil {
-		return err
-	}
-	return a.service.TailAudit(s.ctx, s.call(), filter, backlog, func(e audit.Entry) error {
-		return s.SendMsg(translate.Entry(e))
-	})
 }

@@ -1,4 +1,4 @@
-package server
+package gate
 
 import (
 	"google.golang.org/grpc"
@@ -32,9 +32,9 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// receive reads the next message by read into message. A message over the size
+// Receive reads the next message by read into message. A message over the size
 // limit never gets here: grpc-go refuses it with RESOURCE_EXHAUSTED.
-func receive(read func(any) error, message any) error {
+func Receive(read func(any) error, message any) error {
 	r := received{message: message}
 	if err := read(&r); err != nil {
 		return err
@@ -46,5 +46,5 @@ func receive(read func(any) error, message any) error {
 	return nil
 }
 
-// codecOption makes a gRPC server use it.
-func codecOption() grpc.ServerOption { return grpc.ForceServerCodecV2(newCodec()) }
+// CodecOption makes a gRPC server use it.
+func CodecOption() grpc.ServerOption { return grpc.ForceServerCodecV2(newCodec()) }

@@ -1,4 +1,4 @@
-package server
+package gate
 
 import (
 	"bytes"
@@ -16,8 +16,8 @@ import (
 )
 
 // newTestGate is a gate without a core, for methods that need none.
-func newTestGate(log *bytes.Buffer) *gate {
-	g := &gate{metrics: NewMetrics(), limit: 10, timeout: time.Minute, maxBytes: 1 << 20,
+func newTestGate(log *bytes.Buffer) *Gate {
+	g := &Gate{metrics: NewMetrics(), limit: 10, timeout: time.Minute,
 		logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		callers: identity.NewAuthenticator(func(string) (*policy.Caller, error) {
 			return &policy.Caller{Type: policy.Token, ID: "t"}, nil
@@ -26,8 +26,8 @@ func newTestGate(log *bytes.Buffer) *gate {
 	return g
 }
 
-func someArrival() arrival {
-	return arrival{connection: &identity.Connection{}, authorization: "Bearer kwt_x", requestID: "r1"}
+func someArrival() Arrival {
+	return Arrival{Connection: &identity.Connection{}, Authorization: "Bearer kwt_x", RequestID: "r1"}
 }
 
 // TestPanicsTellNothing: neither caller nor log see the value of a panic, which
@@ -36,8 +36,8 @@ func TestPanicsTellNothing(t *testing.T) {
 	var log bytes.Buffer
 	g := newTestGate(&log)
 	for name, value := range map[string]any{"text": "secret-4111", "error": errors.New("secret-4111"), "bytes": []byte("secret-4111")} {
-		m := row(&api{gate: g}, "Explode", func(context.Context, kms.Call, *pb.WhoAmIRequest) (*pb.WhoAmIResponse, error) { panic(value) })
-		p, err := m.serve(t.Context(), someArrival(), &pb.WhoAmIRequest{}, nil)
+		m := Row(g, "Explode", func(context.Context, kms.Call, *pb.WhoAmIRequest) (*pb.WhoAmIResponse, error) { panic(value) })
+		p, err := m.Serve(t.Context(), someArrival(), &pb.WhoAmIRequest{}, nil)
 		if p != nil || kms.CodeOf(err) != kms.Internal || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v, %v", name, p, err)
 		}
@@ -50,12 +50,12 @@ func TestPanicsTellNothing(t *testing.T) {
 		t.Errorf("%d calls in flight after panics", n)
 	}
 	index := 3
-	m := row(&api{gate: g}, "Index", func(context.Context, kms.Call, *pb.WhoAmIRequest) (*pb.WhoAmIResponse, error) {
+	m := Row(g, "Index", func(context.Context, kms.Call, *pb.WhoAmIRequest) (*pb.WhoAmIResponse, error) {
 		_ = []int{}[index]
 		return nil, nil
 	})
 	log.Reset()
-	if _, err := m.serve(t.Context(), someArrival(), &pb.WhoAmIRequest{}, nil); kms.CodeOf(err) != kms.Internal || !strings.Contains(log.String(), "index out of range") {
+	if _, err := m.Serve(t.Context(), someArrival(), &pb.WhoAmIRequest{}, nil); kms.CodeOf(err) != kms.Internal || !strings.Contains(log.String(), "index out of range") {
 		t.Errorf("the runtime's own panic: %v, log %s", err, log.String())
 	}
 }
@@ -72,7 +72,7 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 		}
 	}
 	for err, code := range map[error]kms.Code{context.Canceled: kms.Canceled, context.DeadlineExceeded: kms.DeadlineExceeded, errors.New("secret"): kms.Internal} {
-		if e := asError(err); e.Code != code || strings.Contains(e.Message, "secret") {
+		if e := AsError(err); e.Code != code || strings.Contains(e.Message, "secret") {
 			t.Errorf("%v becomes %v", err, e)
 		}
 	}
@@ -126,7 +126,7 @@ func TestBoundedContext(t *testing.T) {
 func TestIdentityAllocatesNothing(t *testing.T) {
 	g, a := newTestGate(&bytes.Buffer{}), someArrival()
 	if n := testing.AllocsPerRun(100, func() {
-		if caller, err := g.authenticate(a); err != nil || caller == nil {
+		if caller, err := g.Authenticate(a); err != nil || caller == nil {
 			t.Fatal(err)
 		}
 	}); n > 0 {
@@ -142,7 +142,7 @@ func FuzzRequestID(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, given string) {
-		id := requestID([]string{given})
+		id := RequestID([]string{given})
 		if !isRequestID(id) || isRequestID(given) && id != given {
 			t.Errorf("requestID(%q) = %q", given, id)
 		}
@@ -150,21 +150,6 @@ func FuzzRequestID(f *testing.F) {
 			if r <= ' ' || r > '~' || r == '"' || r == '\\' {
 				t.Errorf("id %q has %q", id, r)
 			}
-		}
-	})
-}
-
-func FuzzSplitPath(f *testing.F) {
-	for _, seed := range []string{"/v1/namespaces/a/keys/b:encrypt", "/v1/namespaces/a/keys/:x", "/v1/namespaces//keys/b:x", "/v1/namespaces/a/keys/b/c:x", "/v1/namespaces/a:batch"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, path string) {
-		namespace, key, verb, ok := splitPath(path)
-		if !ok {
-			return
-		}
-		if "/v1/namespaces/"+namespace+"/keys/"+key+":"+verb != path || namespace == "" || key == "" || strings.Contains(namespace+key+verb, "/") {
-			t.Errorf("%q is split into %q, %q, %q", path, namespace, key, verb)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package server
+package api
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	pb "github.com/keywright/keywright/proto/keywright/v1"
+	"github.com/keywright/keywright/server/internal/gate"
 	"github.com/keywright/keywright/server/internal/translate"
 )
 
@@ -20,8 +21,8 @@ const pipelineWorkers = 64
 // pipeline carries operations on one stream. One goroutine reads; workers, which
 // are started as they are needed and stay until the end, answer.
 type pipeline struct {
-	stream *openStream
-	one    *unary[pb.Operation, pb.OperationResult]
+	stream *gate.OpenStream
+	one    *gate.Unary[pb.Operation, pb.OperationResult]
 	work   chan *pb.PipelineRequest
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -34,12 +35,12 @@ type pipeline struct {
 	workers sync.WaitGroup
 }
 
-func (a *api) cryptoStreams() []grpc.StreamDesc {
+func (a *API) cryptoStreams() []grpc.StreamDesc {
 	return []grpc.StreamDesc{{StreamName: "Pipeline", Handler: a.pipeline, ServerStreams: true, ClientStreams: true}}
 }
 
-func (a *api) pipeline(_ any, stream grpc.ServerStream) error {
-	p := &pipeline{stream: stream.(*openStream), one: row(a, "Pipeline", a.perform),
+func (a *API) pipeline(_ any, stream grpc.ServerStream) error {
+	p := &pipeline{stream: stream.(*gate.OpenStream), one: row(a, "Pipeline", a.perform),
 		work: make(chan *pb.PipelineRequest)}
 	p.ctx, p.cancel = context.WithCancelCause(stream.Context())
 	defer p.cancel(nil)
@@ -76,7 +77,7 @@ func (p *pipeline) failure() error {
 func (p *pipeline) read() error {
 	for {
 		q := new(pb.PipelineRequest)
-		if err := receive(p.stream.RecvMsg, q); err != nil {
+		if err := gate.Receive(p.stream.RecvMsg, q); err != nil {
 			return err
 		}
 		if err := p.dispatch(q); err != nil {
@@ -134,16 +135,16 @@ func (p *pipeline) answerAll() {
 }
 
 func (p *pipeline) answer(q *pb.PipelineRequest) {
-	a := p.stream.arrival
-	a.requestID += "." + strconv.FormatUint(q.Id, 10)
+	a := p.stream.Arrival()
+	a.RequestID += "." + strconv.FormatUint(q.Id, 10)
 	operation := q.Operation
 	if operation == nil {
 		operation = &pb.Operation{}
 	}
 	// Not p.ctx: when the server drains, what was begun is finished.
-	result, err := p.one.serve(p.stream.ServerStream.Context(), a, operation, nil)
+	result, err := p.one.Serve(p.stream.Transport(), a, operation, nil)
 	if err != nil {
-		result = translate.Failure(operationError(err))
+		result = translate.Failure(gate.OperationError(err))
 	}
 	p.send(&pb.PipelineResponse{Id: q.Id, Result: result})
 }

@@ -1,4 +1,4 @@
-package server
+package gate
 
 import (
 	"context"
@@ -17,14 +17,14 @@ type gauge struct {
 
 // collector reports the core's state and the gate's.
 type collector struct {
-	gate     *gate
+	gate     *Gate
 	gauges   []gauge
 	calls    *prometheus.Desc
 	streams  *prometheus.Desc
 	draining *prometheus.Desc
 }
 
-func newCollector(g *gate) *collector {
+func newCollector(g *Gate) *collector {
 	return &collector{
 		gate:     g,
 		gauges:   statusGauges(),
