@@ -25,6 +25,10 @@ var ErrInitialized = errors.New("the store already holds an installation; it was
 // installationFormat is the version of the store's layout.
 const installationFormat = 1
 
+// EventInitializeBegin is the audit log's first entry. An installation whose log
+// holds nothing else was interrupted before its store was written.
+const EventInitializeBegin = "InitializeBegin"
+
 // Where the audit signing key lives.
 const (
 	signerOnToken = "token"
@@ -94,7 +98,7 @@ func (s *Service) initialize(ctx context.Context, o InitOptions) (Installation, 
 	}
 	made := Installation{ID: s.installation.ID.String(), RootKeyID: s.root.id.String(),
 		SignerAlgorithm: s.installation.Signer.Algorithm, SignerProtection: s.installation.Signer.Protection}
-	if err := s.auditInitialize("InitializeBegin", made); err != nil {
+	if err := s.auditInitialize(EventInitializeBegin, made); err != nil {
 		return Installation{}, err
 	}
 	return made, tx.commit(ctx, s)

@@ -80,6 +80,9 @@ func report(w io.Writer, err error) int {
 }
 
 func classify(err error) (failure, bool) {
+	if kms.CodeOf(err) == kms.DataLoss {
+		err = errors.Join(err, store.ErrCorrupt)
+	}
 	for _, f := range failures() {
 		for _, target := range f.errs {
 			if errors.Is(err, target) {

@@ -147,7 +147,7 @@ func (s *stack) refuseRemains(ctx context.Context, c *config.Config, out io.Writ
 		return fmt.Errorf("%w: %s holds certificates or a profile, but the store is empty: restore the store, or move them away", errRemains, c.DataDir)
 	}
 	return s.audit.Scan(ctx, audit.Filter{}, func(e audit.Entry) error {
-		if e.Action != "Initialize" || e.Phase != audit.PhaseIntent {
+		if e.Action != kms.EventInitializeBegin {
 			return fmt.Errorf("%w: the audit log in %s is of an installation whose store is gone: restore the store, or move the log away", errRemains, c.AuditDir())
 		}
 		fmt.Fprintf(out, "An earlier init was interrupted. It may have left root key %s in the token; nothing uses it.\n", e.Details["root"])

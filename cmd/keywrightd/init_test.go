@@ -122,6 +122,32 @@ func TestInitRefusesWhatALostStoreLeft(t *testing.T) {
 	refused(t, s.run(t, "init"), 8, "whose store is gone")
 }
 
+// An init that died between its first audit line and the store is done anew, and
+// says which root key it may have left in the token.
+func TestInitFinishesWhatDiedBeforeTheStore(t *testing.T) {
+	s := newSite(t)
+	must(t, s.run(t, "init"))
+	remove(t, filepath.Join(s.data(), "store"), filepath.Join(s.data(), "tls"), filepath.Join(s.data(), "keywright.yaml"))
+	segments, err := filepath.Glob(filepath.Join(s.data(), "audit", "*.jsonl"))
+	if err != nil || len(segments) != 1 {
+		t.Fatalf("audit segments: %v, %v", segments, err)
+	}
+	lines, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(lines), "\n")
+	if err := os.WriteFile(segments[0], []byte(first+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := must(t, s.run(t, "init")); !strings.Contains(got.stdout, "may have left root key") {
+		t.Errorf("init said %q", got.stdout)
+	}
+	d := s.serve(t)
+	d.call(t, s.data(), "", "status")
+	d.stop(t)
+}
+
 // TestInitSurvivesBeingKilled kills init at many moments. Whenever that was, the
 // next init makes a whole installation, or finishes the one that is there.
 func TestInitSurvivesBeingKilled(t *testing.T) {
