@@ -124,8 +124,7 @@ func (s *Service) admitCiphertext(ctx context.Context, t *trace, namespace, name
 	if err == nil && k.State != KeyActive {
 		return nil, errKeyDeleted(k.Key)
 	}
-	var e *Error
-	if !named && errors.As(err, &e) && e.Reason == "KEY_NOT_FOUND" {
+	if err != nil && !named && reasonOf(err) == "KEY_NOT_FOUND" {
 		return nil, errDecrypt()
 	}
 	return k, err
