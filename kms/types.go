@@ -1,7 +1,8 @@
 package kms
 
 import (
-	"fmt"
+	"encoding/binary"
+	"encoding/hex"
 	"time"
 
 	"github.com/keywright/keywright/keyring"
@@ -21,7 +22,10 @@ type Call struct {
 type ID uint64
 
 // String returns 16 lower-case hexadecimal digits.
-func (id ID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
+func (id ID) String() string {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 8), uint64(id))
+	return string(hex.AppendEncode(make([]byte, 0, 16), b))
+}
 
 // MarshalText writes the id as String does.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
