@@ -66,7 +66,7 @@ func openPageToken(prefix, pageToken string) (string, error) {
 		return "", nil
 	}
 	b, err := base64.RawURLEncoding.DecodeString(pageToken)
-	if err != nil || store.CheckList(prefix, string(b)) != nil {
+	if err != nil || len(b) == 0 || store.CheckList(prefix, string(b)) != nil {
 		return "", invalid("page_token", "is not one that an earlier page returned; start again without it")
 	}
 	return string(b), nil

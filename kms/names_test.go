@@ -88,7 +88,7 @@ func TestClip(t *testing.T) {
 
 func FuzzPageToken(f *testing.F) {
 	good := base64.RawURLEncoding.EncodeToString([]byte("namespace/pay"))
-	for _, seed := range []string{"", good, good + "=", "!", base64.RawURLEncoding.EncodeToString([]byte("policy/@/all")), strings.Repeat("A", 5000)} {
+	for _, seed := range []string{"", good, good + "=", "!", "\r", base64.RawURLEncoding.EncodeToString([]byte("policy/@/all")), strings.Repeat("A", 5000)} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, token string) {
