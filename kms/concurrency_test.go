@@ -181,7 +181,7 @@ func TestCrowd(t *testing.T) {
 	must[Key](t)(in.CreateKey(t.Context(), admin(), CreateKeyRequest{Namespace: "pay", Key: limitedKey, Rotation: Rotation{MaxUses: MinRotationUses}}))
 	c := &crowd{testInstallation: in, ctx: t.Context(), versions: map[uint32]bool{}, disabled: map[uint32]bool{},
 		uses: map[string]map[uint32]int{}, counts: map[string]int{}}
-	done, stop := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+	done, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
 	var group sync.WaitGroup
 	c.until(done, &group, 6, c.encrypt)
@@ -190,6 +190,12 @@ func TestCrowd(t *testing.T) {
 	c.until(done, &group, 3, c.changeVersion)
 	c.until(done, &group, 1, func() { c.remove(gone.ID) })
 	c.until(done, &group, 2, c.writePolicy)
+	began := time.Now()
+	c.until(done, &group, 1, func() {
+		if time.Sleep(100 * time.Millisecond); c.enough() && time.Since(began) > 2*time.Second {
+			stop()
+		}
+	})
 	group.Wait()
 	t.Logf("done: %v", c.counts)
 	for _, err := range c.failures {
@@ -197,11 +203,21 @@ func TestCrowd(t *testing.T) {
 	}
 	c.wantPromisesKept()
 	c.wantCacheCounted()
-	for what, n := range c.counts {
-		if n < 10 {
-			t.Errorf("%s was done only %d times", what, n)
+	if !c.enough() {
+		t.Errorf("too little was done to prove anything: %v, versions used up: %v", c.counts, c.uses[limitedKey])
+	}
+}
+
+// enough tells whether everything was done often, as much as the machine allows.
+func (c *crowd) enough() bool {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	for _, n := range c.counts {
+		if n < 20 {
+			return false
 		}
 	}
+	return len(c.counts) == 8 && len(c.uses[limitedKey]) >= 3 && len(c.uses[nonceKey]) > 0
 }
 
 func (c *crowd) wantPromisesKept() {
@@ -227,9 +243,6 @@ func (c *crowd) wantPromisesKept() {
 				t.Errorf("version %d of %s was used %d times, %d are recorded", version, key, n, reserved)
 			}
 		}
-	}
-	if len(c.uses[limitedKey]) < 3 || len(c.uses[nonceKey]) == 0 {
-		t.Errorf("too few uses to prove anything: %v", c.uses)
 	}
 }
 

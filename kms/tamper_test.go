@@ -47,7 +47,10 @@ func furnish(t *testing.T) *furnished {
 // furnishKey makes a key of three versions, the first disabled.
 func (in *furnished) furnishKey(ns, name, algorithm string) {
 	ctx := in.t.Context()
-	create := CreateKeyRequest{Namespace: ns, Key: name, Algorithm: algorithm, Rotation: Rotation{Period: 1000 * time.Hour}, Idempotency: ns + name}
+	create := CreateKeyRequest{Namespace: ns, Key: name, Algorithm: algorithm, Rotation: Rotation{Period: 1000 * time.Hour}}
+	if name != "deleted" { // its name is free: creating it again may well succeed
+		create.Idempotency = ns + name
+	}
 	k := must[Key](in.t)(in.CreateKey(ctx, admin(), create))
 	in.keys[k.ID] = k
 	var sealed [][]byte
@@ -57,8 +60,8 @@ func (in *furnished) furnishKey(ns, name, algorithm string) {
 	}
 	must[KeyVersion](in.t)(in.DisableVersion(ctx, admin(), VersionRef{Namespace: ns, Key: name, Version: 1}))
 	in.probeKey(k, sealed)
-	if name == "deleted" {
-		return // its name is free: creating it again may well succeed
+	if create.Idempotency == "" {
+		return
 	}
 	in.add("create again", k.ID, func(s *Service) (string, error) {
 		k, err := s.CreateKey(ctx, admin(), create)
@@ -264,9 +267,12 @@ func TestEditedRecordsAreRefused(t *testing.T) {
 	}
 	kinds := map[string]bool{}
 	for path := range in.records() {
+		now, first := in.records()[path], !kinds[kind(path)]
 		kinds[kind(path)] = true
-		now := in.records()[path]
 		for name, edit := range edits {
+			if !first && name != "flipped payload" && name != "flipped MAC" {
+				continue // one record of each kind gets them all
+			}
 			in.write(map[string][]byte{path: edit(bytes.Clone(now))})
 			in.wantUnharmed(path+" "+name, truth, []Code{DataLoss}, path)
 		}
@@ -315,7 +321,7 @@ func TestMissingRecords(t *testing.T) {
 			"key":        {NotFound, InvalidArgument, DataLoss},
 			"version":    {DataLoss, OK},
 			"secret":     {NotFound},
-			"idempotent": {AlreadyExists, OK}, // the deleted key's
+			"idempotent": {AlreadyExists},
 		}[kind(path)]
 		if codes == nil {
 			codes = []Code{DataLoss}
