@@ -102,11 +102,10 @@ func checkToken(q CreateTokenRequest) error {
 func (s *Service) VerifyToken(text string) (*policy.Caller, error) {
 	statement, err := s.tokens.Verify(text, s.now())
 	if err != nil {
-		message := "the token is not valid here; get a new one"
 		if errors.Is(err, token.ErrExpired) {
-			message = "the token has expired; get a new one"
+			return nil, &Error{Code: Unauthenticated, Reason: "TOKEN_EXPIRED", Message: "the token has expired; get a new one", Cause: err}
 		}
-		return nil, &Error{Code: Unauthenticated, Reason: "INVALID_TOKEN", Message: message, Cause: err}
+		return nil, &Error{Code: Unauthenticated, Reason: "INVALID_TOKEN", Message: "the token is not valid here; get a new one", Cause: err}
 	}
 	return &policy.Caller{Type: policy.Token, ID: statement.Principal, Groups: statement.Groups, Method: "token",
 		TokenID: hex.EncodeToString(statement.ID[:]), Expires: statement.Expires}, nil

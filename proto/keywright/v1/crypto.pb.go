@@ -2092,8 +2092,12 @@ type OperationError struct {
 	// The gRPC status code's number.
 	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	// Its name, such as "PERMISSION_DENIED".
-	Status        string `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
-	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Status  string `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Short and stable, for machines, such as "VERSION_DISABLED".
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The request's field at fault, if there is one.
+	Field         string `protobuf:"bytes,5,opt,name=field,proto3" json:"field,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2145,6 +2149,20 @@ func (x *OperationError) GetStatus() string {
 func (x *OperationError) GetMessage() string {
 	if x != nil {
 		return x.Message
+	}
+	return ""
+}
+
+func (x *OperationError) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *OperationError) GetField() string {
+	if x != nil {
+		return x.Field
 	}
 	return ""
 }
@@ -2817,11 +2835,13 @@ const file_keywright_v1_crypto_proto_rawDesc = "" +
 	"\x12asymmetric_decrypt\x18\v \x01(\v2&.keywright.v1.AsymmetricDecryptRequestH\x00R\x11asymmetricDecrypt\x12[\n" +
 	"\x14derive_shared_secret\x18\f \x01(\v2'.keywright.v1.DeriveSharedSecretRequestH\x00R\x12deriveSharedSecret\x12I\n" +
 	"\x0eget_public_key\x18\r \x01(\v2!.keywright.v1.GetPublicKeyRequestH\x00R\fgetPublicKeyB\t\n" +
-	"\arequest\"V\n" +
+	"\arequest\"\x84\x01\n" +
 	"\x0eOperationError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x89\b\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05field\x18\x05 \x01(\tR\x05field\"\x89\b\n" +
 	"\x0fOperationResult\x124\n" +
 	"\x05error\x18\x01 \x01(\v2\x1c.keywright.v1.OperationErrorH\x00R\x05error\x129\n" +
 	"\aencrypt\x18\x02 \x01(\v2\x1d.keywright.v1.EncryptResponseH\x00R\aencrypt\x129\n" +

@@ -97,7 +97,7 @@ func grpcError(e *kms.Error, requestID string) error {
 // OperationError is what one item of a batch or pipeline gets.
 func OperationError(err error) *pb.OperationError {
 	e := AsError(err)
-	return &pb.OperationError{Code: int32(statusOf[e.Code].grpc), Status: string(e.Code), Message: e.Message}
+	return &pb.OperationError{Code: int32(statusOf[e.Code].grpc), Status: string(e.Code), Message: e.Message, Reason: e.Reason, Field: e.Field}
 }
 
 // GRPCCode is the table's.

@@ -33,7 +33,7 @@ func newError(err error, addr, requestID string) error {
 	e := &Error{Code: s.Code(), Reason: reason(s), Message: s.Message(), RequestID: requestID}
 	switch {
 	case e.Code == codes.Unavailable && e.Reason == "":
-		e.Message = "cannot reach the server at " + addr + ": " + transportMessage(e.Message)
+		e.Message = "cannot reach the server at " + addr + ": " + transportMessage(e.Message) + "; `keywright help connection` tells how to choose another"
 	case e.Code == codes.DeadlineExceeded && e.Reason == "":
 		e.Message = "no answer from " + addr + " in time; --timeout sets how long to wait"
 	case e.Code == codes.Canceled:

@@ -165,6 +165,10 @@ type auditLine struct {
 	Version   uint64    `json:"version"`
 	Outcome   string    `json:"outcome"`
 	Reason    string    `json:"reason"`
+	Details   struct {
+		Policy    string `json:"policy"`
+		Principal string `json:"principal"` // of a new token
+	} `json:"details"`
 }
 
 // printEntry prints the line as it stands in the log, or a short form of it.
@@ -190,6 +194,12 @@ func (l auditLine) resource() string {
 	}
 	if l.Version > 0 {
 		name += " v" + strconv.FormatUint(l.Version, 10)
+	}
+	switch {
+	case l.Details.Policy != "":
+		name += " policy " + ui.Cell(l.Details.Policy)
+	case l.Details.Principal != "":
+		name += " for " + ui.Cell(l.Details.Principal)
 	}
 	return name
 }
