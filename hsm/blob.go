@@ -3,6 +3,8 @@ package hsm
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/keywright/keywright/hsm/internal/cryptoki"
 )
 
 // Sizes of what Wrap takes and makes, in bytes.
@@ -11,8 +13,8 @@ const (
 	MaxAAD       = 64 << 10 // longest additional authenticated data
 	blobFormat   = 0x01
 	headerSize   = 1 + 1 + keyIDSize + 4
-	ivSize       = 12
-	tagSize      = 16
+	ivSize       = cryptoki.IVSize
+	tagSize      = cryptoki.TagSize
 )
 
 // Mechanism says how a blob was wrapped.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/keywright/keywright/hsm/internal/wait"
 )
 
 // call runs fn on a session of the token, and reacts to what goes wrong as the
@@ -33,18 +35,18 @@ func attempt[T any](ctx context.Context, d *Device, fn func(*session) (T, error)
 	if ctx.Err() != nil {
 		return value, nil, context.Cause(ctx)
 	}
-	ctx, cancel := bounded(ctx, d.config.Timeout)
+	ctx, cancel := wait.Bounded(ctx, d.config.Timeout)
 	defer cancel()
 	if err := d.enter(ctx); err != nil {
 		return value, nil, err
 	}
 	c, err := d.connected(ctx)
 	if err != nil {
-		d.pool.release()
+		d.pool.Release()
 		return value, nil, err
 	}
-	value, err = await(ctx, func() (T, error) {
-		defer d.pool.release()
+	value, err = wait.For(ctx, func() (T, error) {
+		defer d.pool.Release()
 		return onSession(ctx, c, fn)
 	})
 	return value, c, abandoned(ctx, err)
@@ -53,7 +55,7 @@ func attempt[T any](ctx context.Context, d *Device, fn func(*session) (T, error)
 // abandoned turns the end of a call's context into its class: silence for the
 // whole timeout is the device's, an earlier end is the caller's own.
 func abandoned(ctx context.Context, err error) error {
-	if errors.Is(err, errStuck) {
+	if errors.Is(err, wait.ErrStuck) {
 		return fault(ClassDevice, err)
 	}
 	return err
@@ -66,12 +68,12 @@ func (d *Device) enter(ctx context.Context) error {
 		return ErrClosed
 	default:
 	}
-	if err := d.pool.acquire(ctx); err != nil {
+	if err := d.pool.Acquire(ctx); err != nil {
 		return fault(ClassExhausted, fmt.Errorf("no session became free: %w", err))
 	}
 	select {
 	case <-d.closing:
-		d.pool.release()
+		d.pool.Release()
 		return ErrClosed
 	default:
 		return nil
@@ -81,16 +83,16 @@ func (d *Device) enter(ctx context.Context) error {
 // onSession runs fn on a pooled session. The session is kept unless it failed at
 // the device, or nobody waits for its answer any more.
 func onSession[T any](ctx context.Context, c *connection, fn func(*session) (T, error)) (value T, err error) {
-	err = c.within(func() error {
-		s, err := c.take()
+	err = c.Within(func() error {
+		s, err := c.Take()
 		if err != nil {
 			return err
 		}
-		value, err = fn(s)
+		value, err = fn(&session{s})
 		if ctx.Err() == nil && (err == nil || classify("", err).Class == ClassCaller) {
-			s.put()
+			s.Put()
 		} else {
-			s.close()
+			s.Close()
 		}
 		return err
 	})
@@ -124,7 +126,7 @@ var reactions = [classes]func(context.Context, *trial, *connection, *Error) bool
 		return true // onSession closed it
 	},
 	ClassHandle: func(_ context.Context, _ *trial, c *connection, _ *Error) bool {
-		c.forget()
+		c.Forget()
 		return true
 	},
 	ClassLogin: func(_ context.Context, _ *trial, c *connection, _ *Error) bool {
@@ -133,7 +135,7 @@ var reactions = [classes]func(context.Context, *trial, *connection, *Error) bool
 	},
 	ClassDevice: func(_ context.Context, _ *trial, c *connection, e *Error) bool {
 		c.doubt.Store(suspect)
-		return !errors.Is(e, errStuck) // the caller has waited long enough
+		return !errors.Is(e, wait.ErrStuck) // the caller has waited long enough
 	},
 	ClassExhausted: func(ctx context.Context, t *trial, _ *connection, _ *Error) bool {
 		const pause = 20 * time.Millisecond

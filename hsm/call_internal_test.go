@@ -10,6 +10,8 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/keywright/keywright/hsm/internal/cryptoki"
+	"github.com/keywright/keywright/hsm/internal/wait"
 	"github.com/keywright/keywright/softhsm/softhsmtest"
 )
 
@@ -143,7 +145,7 @@ func TestPoolExhausted(t *testing.T) {
 	if _, err := d.Wrap(t.Context(), root.ID, 1, []byte("x"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(d.conn.Load().idle); n != 1 {
+	if n := d.conn.Load().Idle(); n != 1 {
 		t.Fatalf("%d idle sessions: those of abandoned calls must not come back", n)
 	}
 }
@@ -152,10 +154,10 @@ func TestPoolExhausted(t *testing.T) {
 func TestNoReinitialisationUnderHungCall(t *testing.T) {
 	d, root := impatient(t)
 	release := hang(t, d)
-	ctx, cancel := bounded(t.Context(), d.config.Timeout)
+	ctx, cancel := wait.Bounded(t.Context(), d.config.Timeout)
 	defer cancel()
-	generation := d.module.current()
-	if err := d.module.reinitialise(ctx, generation); err == nil || d.module.current() != generation {
+	generation := d.module.Current()
+	if err := d.module.Reinitialise(ctx, generation); err == nil || d.module.Current() != generation {
 		t.Fatal("initialised anew under a call in flight")
 	}
 	if _, err := d.Wrap(t.Context(), root.ID, 1, []byte("x"), nil); err != nil {
@@ -163,8 +165,8 @@ func TestNoReinitialisationUnderHungCall(t *testing.T) {
 	}
 	release()
 	waitIdle(t, d)
-	if err := d.module.reinitialise(t.Context(), generation); err != nil || d.module.current() != generation+1 {
-		t.Fatalf("reinitialise = %v, generation %d", err, d.module.current())
+	if err := d.module.Reinitialise(t.Context(), generation); err != nil || d.module.Current() != generation+1 {
+		t.Fatalf("reinitialise = %v, generation %d", err, d.module.Current())
 	}
 	if _, err := d.Wrap(t.Context(), root.ID, 1, []byte("x"), nil); err != nil {
 		t.Fatal(err)
@@ -249,7 +251,7 @@ func TestEachClassHasItsReaction(t *testing.T) {
 
 func TestSessionThatFailedIsNotKept(t *testing.T) {
 	d, _ := small(t)
-	idle := func() int { return len(d.conn.Load().idle) }
+	idle := func() int { return d.conn.Load().Idle() }
 	if idle() != 1 {
 		t.Fatalf("%d idle sessions", idle())
 	}
@@ -316,7 +318,7 @@ func TestGenerationRefusesIDInUse(t *testing.T) {
 func countObjects(t *testing.T, d *Device, id KeyID) int {
 	t.Helper()
 	n, err := call(t.Context(), d, "count", func(s *session) (int, error) {
-		found, err := s.search(10, pkcs11.NewAttribute(pkcs11.CKA_ID, id[:]))
+		found, err := s.Search(10, pkcs11.NewAttribute(pkcs11.CKA_ID, id[:]))
 		return len(found), err
 	})
 	if err != nil {
@@ -329,7 +331,7 @@ func countObjects(t *testing.T, d *Device, id KeyID) int {
 func TestStaleHandle(t *testing.T) {
 	d, root := small(t)
 	c := d.conn.Load()
-	c.remember(rootObject(root.ID), 0xdead)
+	c.Remember(rootObject(root.ID), 0xdead)
 	if _, err := d.Wrap(t.Context(), root.ID, 1, []byte("x"), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -342,16 +344,19 @@ func TestStaleHandle(t *testing.T) {
 func TestReinitialisationDropsHandlesAndSessions(t *testing.T) {
 	d, root := small(t)
 	old := d.conn.Load()
-	if err := d.module.reinitialise(t.Context(), d.module.current()); err != nil {
+	if old.Idle() != 1 {
+		t.Fatalf("%d idle sessions", old.Idle())
+	}
+	if err := d.module.Reinitialise(t.Context(), d.module.Current()); err != nil {
 		t.Fatal(err)
 	}
-	if err := old.within(func() error { return nil }); err == nil {
+	if err := old.Within(func() error { return nil }); err == nil {
 		t.Fatal("a connection of an older generation lets calls in")
 	}
 	if _, err := d.Wrap(t.Context(), root.ID, 1, []byte("x"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if d.conn.Load() == old || !old.retired || len(old.idle) != 0 {
+	if d.conn.Load() == old || old.Idle() != 0 {
 		t.Fatal("the old connection is still in use")
 	}
 }
@@ -360,9 +365,8 @@ func TestReinitialisationDropsHandlesAndSessions(t *testing.T) {
 func TestProbeToleratesNoise(t *testing.T) {
 	d, _ := small(t)
 	probe := func() error {
-		_, err := call(t.Context(), d, "probe", func(s *session) (struct{}, error) {
-			c := &connection{module: s.module, generation: s.generation, token: TokenInfo{slot: 1 << 40}}
-			return struct{}{}, d.greet(&session{c, s.handle})
+		_, err := call(t.Context(), d, "probe", func(*session) (struct{}, error) {
+			return struct{}{}, d.greet(cryptoki.Token{}, pkcs11.Error(pkcs11.CKR_SLOT_ID_INVALID))
 		})
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/keywright/keywright/hsm/internal/cryptoki"
 )
 
 // Defaults of Config.
@@ -59,9 +61,9 @@ func (c Config) withDefaults() (Config, error) {
 
 // poolSize is the bound of the pool on a token: two sessions are kept back for the
 // login and for recovery.
-func (c Config) poolSize(token TokenInfo) int {
-	if token.maxSessions == 0 {
+func (c Config) poolSize(token cryptoki.Token) int {
+	if token.MaxSessions == 0 {
 		return c.MaxSessions
 	}
-	return max(1, min(c.MaxSessions, token.maxSessions-2))
+	return max(1, min(c.MaxSessions, token.MaxSessions-2))
 }

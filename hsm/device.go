@@ -8,17 +8,20 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keywright/keywright/hsm/internal/cryptoki"
+	"github.com/keywright/keywright/hsm/internal/wait"
 )
 
 // Device is a token in use. Make it with Open. Safe for concurrent use.
 type Device struct {
 	config       Config
-	module       *module
-	token        TokenInfo // as found by Open; its slot may change later
+	module       *cryptoki.Module
+	token        cryptoki.Token // as found by Open; its slot may change later
 	capabilities Capabilities
 
-	pool       semaphore // a place for each call inside the module
-	recovering semaphore // held while the connection is replaced
+	pool       wait.Semaphore // a place for each call inside the module
+	recovering wait.Semaphore // held while the connection is replaced
 	conn       atomic.Pointer[connection]
 	backoff    backoff
 	health     health
@@ -39,10 +42,10 @@ func Open(ctx context.Context, config Config) (*Device, error) {
 	if err != nil {
 		return nil, classify("open", err)
 	}
-	ctx, cancel := bounded(ctx, config.Timeout)
+	ctx, cancel := wait.Bounded(ctx, config.Timeout)
 	defer cancel()
-	d, err := await(ctx, func() (*Device, error) { return open(ctx, config) })
-	if errors.Is(err, errStuck) {
+	d, err := wait.For(ctx, func() (*Device, error) { return open(ctx, config) })
+	if errors.Is(err, wait.ErrStuck) {
 		err = fault(ClassDevice, err)
 	}
 	if err != nil {
@@ -52,30 +55,30 @@ func Open(ctx context.Context, config Config) (*Device, error) {
 }
 
 func open(ctx context.Context, config Config) (*Device, error) {
-	m, err := loadModule(config.Module)
+	m, err := cryptoki.Load(config.Module)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.open(ctx); err != nil {
+	if err := m.Open(ctx); err != nil {
 		return nil, err
 	}
 	d := &Device{
 		config:     config,
 		module:     m,
-		recovering: newSemaphore(1),
+		recovering: wait.NewSemaphore(1),
 		closing:    make(chan struct{}),
 		roots:      map[KeyID]Root{},
 		signers:    map[KeyID]keyPair{},
 	}
 	err = d.start(config.TokenLabel, config.TokenSerial)
 	if err == nil && ctx.Err() != nil { // nobody waits for this device any more
-		d.conn.Load().retire()
+		d.conn.Load().Retire()
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		release, cancel := detached(ctx, config.Timeout)
+		release, cancel := wait.Detached(ctx, config.Timeout)
 		defer cancel()
-		return nil, errors.Join(err, m.close(release))
+		return nil, errors.Join(err, m.Close(release))
 	}
 	return d, nil
 }
@@ -86,16 +89,16 @@ func (d *Device) start(label, serial string) error {
 	if err != nil {
 		return err
 	}
-	err = c.within(func() error {
-		d.capabilities, err = d.module.capabilities(c.token.slot)
+	err = c.Within(func() error {
+		d.capabilities, err = capabilities(c.Mechanisms())
 		return err
 	})
 	if err != nil {
-		c.retire()
+		c.Retire()
 		return err
 	}
-	d.token = c.token
-	d.pool = newSemaphore(d.config.poolSize(c.token))
+	d.token = c.Token
+	d.pool = wait.NewSemaphore(d.config.poolSize(c.Token))
 	d.conn.Store(c)
 	d.health.good()
 	return nil
@@ -104,21 +107,22 @@ func (d *Device) start(label, serial string) error {
 // connect logs in on the token in the module's current generation, and makes sure
 // that the known roots are there.
 func (d *Device) connect(label, serial string) (c *connection, err error) {
-	generation := d.module.current()
-	if err := d.module.enter(generation); err != nil {
+	generation := d.module.Current()
+	if err := d.module.Enter(generation); err != nil {
 		return nil, err
 	}
-	defer d.module.leave()
-	token, err := d.module.findToken(label, serial)
+	defer d.module.Leave()
+	token, err := d.module.FindToken(label, serial)
 	if err != nil {
 		return nil, err
 	}
-	c, err = login(d.module, generation, token, d.config.PIN)
+	in, err := cryptoki.Login(d.module, generation, token, d.config.PIN.bytes)
 	if err != nil {
 		return nil, err
 	}
+	c = &connection{Connection: in}
 	if err := d.checkRoots(c); err != nil {
-		c.retire()
+		c.Retire()
 		return nil, err
 	}
 	return c, nil
@@ -130,11 +134,12 @@ func (d *Device) checkRoots(c *connection) error {
 	if len(roots) == 0 {
 		return nil
 	}
-	s, err := c.fresh()
+	fresh, err := c.Fresh()
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	s := &session{fresh}
+	defer s.Close()
 	for _, root := range roots {
 		if err := s.check(root); err != nil {
 			return fmt.Errorf("root %s: %w", root.ID, err)
@@ -165,14 +170,14 @@ func (d *Device) rememberRoot(root Root) {
 // Status implements Service.
 func (d *Device) Status() Status {
 	s := Status{
-		Module:        d.module.path,
+		Module:        d.module.Path,
 		TokenLabel:    d.token.Label,
 		TokenSerial:   d.token.Serial,
 		Manufacturer:  d.token.Manufacturer,
 		Model:         d.token.Model,
 		SessionsInUse: len(d.pool),
 		SessionsMax:   cap(d.pool),
-		Generation:    d.module.current(),
+		Generation:    d.module.Current(),
 		Capabilities:  d.capabilities,
 	}
 	d.health.report(&s)
@@ -191,15 +196,15 @@ func (d *Device) Close() error {
 
 // shutdown waits until no call is left, then lets go of the module.
 func (d *Device) shutdown() error {
-	ctx, cancel := bounded(context.Background(), d.config.Timeout)
+	ctx, cancel := wait.Bounded(context.Background(), d.config.Timeout)
 	defer cancel()
 	if err := d.quiesce(ctx); err != nil {
-		d.module.abandon()
+		d.module.Abandon()
 		return &Error{Op: "close", Class: ClassDevice, Err: fmt.Errorf("calls are stuck in the module, which stays initialised: %w", err)}
 	}
-	_, err := await(ctx, func() (struct{}, error) {
-		d.conn.Load().retire()
-		return struct{}{}, d.module.close(ctx)
+	_, err := wait.For(ctx, func() (struct{}, error) {
+		d.conn.Load().Retire()
+		return struct{}{}, d.module.Close(ctx)
 	})
 	if err != nil {
 		return classify("close", err)
@@ -210,11 +215,11 @@ func (d *Device) shutdown() error {
 // quiesce takes every place in the pool, and the one for recovery, for good.
 func (d *Device) quiesce(ctx context.Context) error {
 	for range cap(d.pool) {
-		if err := d.pool.acquire(ctx); err != nil {
+		if err := d.pool.Acquire(ctx); err != nil {
 			return err
 		}
 	}
-	return d.recovering.acquire(ctx)
+	return d.recovering.Acquire(ctx)
 }
 
 // health is what is known about the token without asking it. The zero value is

@@ -1,7 +1,12 @@
 // Package hsm uses a PKCS#11 token: it opens the module, finds the token, logs
 // in, wraps and unwraps secrets under root keys that never leave the token, makes
-// random bytes and signs with a key pair that lives there. It is the only package
+// random bytes and signs with a key pair that lives there. It is the only place
 // that reaches C, through github.com/miekg/pkcs11.
+//
+// This package decides what is asked for, what a failure means and how a sick token
+// is brought back. Below it, internal/cryptoki makes the PKCS#11 calls,
+// internal/signature is the table of signature algorithms, and internal/wait bounds
+// calls that cannot be interrupted.
 //
 // # Lifetimes
 //

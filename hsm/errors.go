@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/keywright/keywright/hsm/internal/cryptoki"
 )
 
 // Class tells what an error of the token calls for.
@@ -48,17 +50,17 @@ var (
 	// not have happened.
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	// ErrModule means that the module's path names no usable PKCS#11 library.
-	ErrModule = errors.New("PKCS#11 module unusable")
+	ErrModule = cryptoki.ErrModule
 	// ErrModuleInUse means that InitToken was called while the module is open.
-	ErrModuleInUse = errors.New("PKCS#11 module in use")
+	ErrModuleInUse = cryptoki.ErrModuleInUse
 	// ErrConfig means that a field of Config is missing or out of range.
 	ErrConfig = errors.New("HSM configuration invalid")
 	// ErrTokenNotFound means that the module has no token of that label or serial.
-	ErrTokenNotFound = errors.New("token not found")
+	ErrTokenNotFound = cryptoki.ErrTokenNotFound
 	// ErrAmbiguousToken means that several tokens have the label.
-	ErrAmbiguousToken = errors.New("token label is ambiguous")
+	ErrAmbiguousToken = cryptoki.ErrAmbiguousToken
 	// ErrTokenExists means that InitToken was asked for a label that is taken.
-	ErrTokenExists = errors.New("token exists")
+	ErrTokenExists = cryptoki.ErrTokenExists
 	// ErrRootNotFound means that the token has no such root key, or that the root
 	// was neither generated nor found through this Device.
 	ErrRootNotFound = errors.New("root key not found")
@@ -67,9 +69,9 @@ var (
 	ErrWrongRoot = errors.New("root key is not the expected one")
 	// ErrUnprotected means that a key lacks the attributes of a root key or signer:
 	// sensitive, not extractable.
-	ErrUnprotected = errors.New("key is not protected by the token")
+	ErrUnprotected = cryptoki.ErrUnprotected
 	// ErrDuplicateObject means that several objects of one class share an id.
-	ErrDuplicateObject = errors.New("object id is not unique")
+	ErrDuplicateObject = cryptoki.ErrDuplicateObject
 	// ErrUnwrap means that a blob could not be unwrapped, and says no more.
 	ErrUnwrap = errors.New("unwrap failed")
 	// ErrBlob means that bytes are not a wrap blob of a known format.
@@ -127,11 +129,20 @@ func classify(op string, err error) *Error {
 	if errors.As(err, &e) {
 		return &Error{Op: op, Class: e.Class, Code: e.Code, Err: e.Err}
 	}
-	var code pkcs11.Error
-	if errors.As(err, &code) {
+	var unusable *cryptoki.Fault
+	if errors.As(err, &unusable) {
+		return &Error{Op: op, Class: ClassDevice, Code: uint(codeOf(unusable)), Err: unusable.Err}
+	}
+	if code := codeOf(err); code != 0 {
 		return &Error{Op: op, Class: classOf(code), Code: uint(code), Err: err}
 	}
 	return &Error{Op: op, Class: ClassCaller, Err: err}
+}
+
+// codeOf returns the PKCS#11 return value inside err, or 0 (CKR_OK, never an error).
+func codeOf(err error) (code pkcs11.Error) {
+	errors.As(err, &code)
+	return code
 }
 
 // fault makes an Error of a class; call adds the operation.

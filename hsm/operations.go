@@ -11,7 +11,7 @@ func (d *Device) Random(ctx context.Context, n int) ([]byte, error) {
 		return nil, classify("random", fmt.Errorf("%w: %d random bytes, want 1 to %d", ErrInvalidArgument, n, MaxRandom))
 	}
 	return call(ctx, d, "random", func(s *session) ([]byte, error) {
-		random, err := s.module.p11.GenerateRandom(s.handle, n)
+		random, err := s.Random(n)
 		if err == nil && len(random) != n {
 			err = fault(ClassDevice, fmt.Errorf("token returned %d random bytes, want %d", len(random), n))
 		}
@@ -22,7 +22,7 @@ func (d *Device) Random(ctx context.Context, n int) ([]byte, error) {
 // Destroy implements Service.
 func (d *Device) Destroy(ctx context.Context, id KeyID) error {
 	_, err := call(ctx, d, "destroy", func(s *session) (struct{}, error) {
-		return struct{}{}, s.destroy(id)
+		return struct{}{}, s.Destroy(id)
 	})
 	if err != nil {
 		return err

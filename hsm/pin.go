@@ -36,12 +36,19 @@ func (PIN) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), 
 // LogValue returns [redacted].
 func (PIN) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// clear overwrites the PIN's bytes.
-func (p PIN) clear() { clear(p.value) }
-
 // PINSource returns the PIN; it is called at each login, from one goroutine at a
 // time. The PIN is overwritten once it was used.
 type PINSource func() (PIN, error)
+
+// bytes returns the PIN's own bytes, which the login overwrites. A PIN that cannot
+// be read now can be later, perhaps.
+func (source PINSource) bytes() ([]byte, error) {
+	pin, err := source()
+	if err != nil {
+		return nil, fault(ClassDevice, err)
+	}
+	return pin.value, nil
+}
 
 // PINFromFile reads the PIN from a file's first line, at each login.
 func PINFromFile(path string) PINSource {

@@ -2,8 +2,9 @@ package hsm
 
 import (
 	"context"
-	"errors"
 	"fmt"
+
+	"github.com/keywright/keywright/hsm/internal/cryptoki"
 )
 
 // maxSilent is how many requests for the token's information may fail in a row:
@@ -21,7 +22,7 @@ func (d *Device) Probe(ctx context.Context) error {
 // probe runs the canary under one known root; without one it makes sure of the
 // login at least.
 func (d *Device) probe(s *session) error {
-	if err := d.greet(s); err != nil {
+	if err := d.greet(s.TokenInfo()); err != nil {
 		return err
 	}
 	for _, root := range d.knownRoots() { // in random order: all get their turn
@@ -30,10 +31,7 @@ func (d *Device) probe(s *session) error {
 		}
 		return nil
 	}
-	if err := s.absent(); !errors.Is(err, errAbsent) {
-		return err
-	}
-	return nil
+	return s.LoggedIn()
 }
 
 // sick makes a failed canary the device's fault, unless it has a reaction of its
@@ -45,12 +43,12 @@ func sick(err error) error {
 	return fault(ClassDevice, err)
 }
 
-// greet asks for the token's information, and that it is still the same token.
-func (d *Device) greet(s *session) error {
-	info, err := s.module.p11.GetTokenInfo(s.token.slot)
+// greet judges the token's answer to the request for its information, and whether it
+// is still the same token.
+func (d *Device) greet(got cryptoki.Token, err error) error {
 	if err == nil {
 		d.health.silent.Store(0)
-		if got := newTokenInfo(s.token.slot, info); got.Serial != d.token.Serial {
+		if got.Serial != d.token.Serial {
 			return fault(ClassDevice, fmt.Errorf("%w: serial %s in place of %s", ErrTokenNotFound, got.Serial, d.token.Serial))
 		}
 		return nil

@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/keywright/keywright/hsm/internal/wait"
 )
 
 // connected returns a connection that may be used, replacing one in doubt.
@@ -22,7 +24,7 @@ func (d *Device) connected(ctx context.Context) (*connection, error) {
 	if err := d.backoff.open(); err != nil {
 		return nil, fault(ClassDevice, err)
 	}
-	c, err := await(ctx, func() (*connection, error) { return d.restore(ctx, c) })
+	c, err := wait.For(ctx, func() (*connection, error) { return d.restore(ctx, c) })
 	if ctx.Err() != nil && err != nil {
 		err = fault(ClassDevice, fmt.Errorf("while the token is brought back: %w", err))
 	}
@@ -32,17 +34,17 @@ func (d *Device) connected(ctx context.Context) (*connection, error) {
 // restore gives the connection in doubt a successor, one goroutine at a time. Once
 // begun, it does not end with the caller's context.
 func (d *Device) restore(ctx context.Context, doubtful *connection) (*connection, error) {
-	if err := d.recovering.acquire(ctx); err != nil {
+	if err := d.recovering.Acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer d.recovering.release()
+	defer d.recovering.Release()
 	if c := d.conn.Load(); c != doubtful || c.live() {
 		return c, nil // somebody else was faster
 	}
 	if err := d.backoff.open(); err != nil {
 		return nil, fault(ClassDevice, err)
 	}
-	ctx, cancel := detached(ctx, d.config.Timeout)
+	ctx, cancel := wait.Detached(ctx, d.config.Timeout)
 	defer cancel()
 	c, err := d.replacement(ctx, doubtful)
 	if err != nil {
@@ -50,8 +52,8 @@ func (d *Device) restore(ctx context.Context, doubtful *connection) (*connection
 	}
 	if c != doubtful {
 		d.conn.Store(c)
-		doubtful.retire()
-		d.config.Logger.Info("HSM connection restored", d.attrs(slog.Uint64("generation", c.generation))...)
+		doubtful.Retire()
+		d.config.Logger.Info("HSM connection restored", d.attrs(slog.Uint64("generation", c.Generation))...)
 	}
 	return c, nil
 }
@@ -59,20 +61,20 @@ func (d *Device) restore(ctx context.Context, doubtful *connection) (*connection
 // replacement tries the mildest remedy first: a canary on the old connection, a
 // new login, a new generation of the module.
 func (d *Device) replacement(ctx context.Context, c *connection) (*connection, error) {
-	seen := d.module.current()
+	seen := d.module.Current()
 	doubt := c.doubt.Load()
-	if doubt == suspect && seen == c.generation && d.canary(c) == nil {
+	if doubt == suspect && seen == c.Generation && d.canary(c) == nil {
 		c.doubt.Store(trusted)
 		return c, nil
 	}
-	if doubt != suspect || seen != c.generation {
+	if doubt != suspect || seen != c.Generation {
 		next, err := d.connect("", d.token.Serial)
 		if err == nil || classify("", err).Class == ClassPIN {
 			return next, err
 		}
 	}
 	d.backoff.begin()
-	if err := d.module.reinitialise(ctx, seen); err != nil {
+	if err := d.module.Reinitialise(ctx, seen); err != nil {
 		return nil, err
 	}
 	return d.connect("", d.token.Serial)
@@ -105,7 +107,7 @@ func (d *Device) canary(c *connection) error {
 	if len(d.knownRoots()) == 0 {
 		return errors.New("no root key known")
 	}
-	return c.within(func() error { return d.checkRoots(c) })
+	return c.Within(func() error { return d.checkRoots(c) })
 }
 
 // Bounds of the pause between two initialisations of the module.

@@ -8,10 +8,11 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/keywright/keywright/hsm/internal/cryptoki"
 )
 
 // The check value is the tag of this one message. Its IV is reserved for it: a
@@ -24,7 +25,9 @@ var (
 
 const rootKeySize = 32
 
-func rootObject(id KeyID) object { return object{id, pkcs11.CKO_SECRET_KEY} }
+func rootObject(id KeyID) cryptoki.Object {
+	return cryptoki.Object{ID: id, Class: pkcs11.CKO_SECRET_KEY}
+}
 
 // GenerateRoot implements Service. The id is chosen before the key is made, so that
 // a key whose making was never confirmed is found again.
@@ -57,8 +60,8 @@ func create[T any](ctx context.Context, d *Device, op string, fn func(*session, 
 
 // generateRoot makes the key unless an earlier attempt of the same call did.
 func (s *session) generateRoot(id KeyID, sent *atomic.Bool) (Root, error) {
-	key, err := s.find(rootObject(id))
-	if errors.Is(err, errAbsent) {
+	key, err := s.Find(rootObject(id))
+	if errors.Is(err, cryptoki.ErrAbsent) {
 		key, err = s.makeRoot(id, sent)
 	} else if err == nil && !sent.Load() {
 		err = fmt.Errorf("%w: %s", ErrDuplicateObject, id)
@@ -66,40 +69,20 @@ func (s *session) generateRoot(id KeyID, sent *atomic.Bool) (Root, error) {
 	if err != nil {
 		return Root{}, err
 	}
-	if err := s.protected(key); err != nil {
+	if err := s.Protected(key); err != nil {
 		return Root{}, err
 	}
 	checkValue, _, err := s.checkValue(key)
 	return Root{ID: id, CheckValue: checkValue}, err
 }
 
-func (s *session) makeRoot(id KeyID, sent *atomic.Bool) (pkcs11.ObjectHandle, error) {
+func (s *session) makeRoot(id KeyID, sent *atomic.Bool) (cryptoki.Handle, error) {
 	sent.Store(true)
-	mechanism := []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_GEN, nil)}
-	key, err := s.module.p11.GenerateKey(s.handle, mechanism, rootTemplate(id))
-	if err != nil {
-		if classify("", err).Class == ClassCaller {
-			sent.Store(false) // a refusal is an outcome
-		}
-		return 0, err
+	key, err := s.GenerateAES(id, "keywright root "+id.String(), rootKeySize)
+	if err != nil && classify("", err).Class == ClassCaller {
+		sent.Store(false) // a refusal is an outcome
 	}
-	s.remember(rootObject(id), key)
-	return key, nil
-}
-
-func rootTemplate(id KeyID) []*pkcs11.Attribute {
-	return slices.Concat(
-		[]*pkcs11.Attribute{
-			classAttribute(pkcs11.CKO_SECRET_KEY),
-			pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
-			pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, rootKeySize),
-			pkcs11.NewAttribute(pkcs11.CKA_ID, id[:]),
-			pkcs11.NewAttribute(pkcs11.CKA_LABEL, "keywright root "+id.String()),
-		},
-		with(true, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT),
-		with(false, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_MODIFIABLE, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP,
-			pkcs11.CKA_SIGN, pkcs11.CKA_VERIFY, pkcs11.CKA_DERIVE),
-	)
+	return key, err
 }
 
 // FindRoot implements Service.
@@ -127,14 +110,14 @@ func (d *Device) FindRoot(ctx context.Context, id KeyID, checkValue []byte) (Roo
 // ErrUnprotected, ErrDuplicateObject. It decrypts too, and so serves as the canary
 // that tells a sick token from a bad request, without spending an IV.
 func (s *session) check(want Root) error {
-	key, err := s.find(rootObject(want.ID))
-	if errors.Is(err, errAbsent) {
+	key, err := s.Find(rootObject(want.ID))
+	if errors.Is(err, cryptoki.ErrAbsent) {
 		return fmt.Errorf("%w: %s", ErrRootNotFound, want.ID)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.protected(key); err != nil {
+	if err := s.Protected(key); err != nil {
 		return err
 	}
 	got, ciphertext, err := s.checkValue(key)
@@ -144,7 +127,7 @@ func (s *session) check(want Root) error {
 	if subtle.ConstantTimeCompare(got, want.CheckValue) != 1 {
 		return fmt.Errorf("%w: %s", ErrWrongRoot, want.ID)
 	}
-	label, err := s.decrypt(key, checkIV, ciphertext, checkLabel)
+	label, err := s.Decrypt(key, checkIV, ciphertext, checkLabel)
 	if err == nil && !bytes.Equal(label, checkLabel) {
 		err = fault(ClassDevice, errors.New("canary came back changed"))
 	}
@@ -152,8 +135,8 @@ func (s *session) check(want Root) error {
 }
 
 // checkValue returns the tag of the fixed message, and the ciphertext with it.
-func (s *session) checkValue(key pkcs11.ObjectHandle) (tag, ciphertext []byte, err error) {
-	ciphertext, err = s.encrypt(key, checkIV, checkLabel, checkLabel)
+func (s *session) checkValue(key cryptoki.Handle) (tag, ciphertext []byte, err error) {
+	ciphertext, err = s.Encrypt(key, checkIV, checkLabel, checkLabel)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -210,11 +193,11 @@ func (s *session) wrap(blob *BlobInfo, plaintext, aad []byte) error {
 	if err != nil {
 		return err
 	}
-	blob.Ciphertext, err = s.encrypt(key, blob.IV, plaintext, aad)
+	blob.Ciphertext, err = s.Encrypt(key, blob.IV, plaintext, aad)
 	if err != nil {
 		return err
 	}
-	opened, err := s.decrypt(key, blob.IV, blob.Ciphertext, aad)
+	opened, err := s.Decrypt(key, blob.IV, blob.Ciphertext, aad)
 	if err != nil {
 		return err
 	}
@@ -227,9 +210,9 @@ func (s *session) wrap(blob *BlobInfo, plaintext, aad []byte) error {
 
 // rootKey returns the handle of a known root. That it is gone is the token's fault,
 // not the caller's.
-func (s *session) rootKey(id KeyID) (pkcs11.ObjectHandle, error) {
-	key, err := s.find(rootObject(id))
-	if errors.Is(err, errAbsent) {
+func (s *session) rootKey(id KeyID) (cryptoki.Handle, error) {
+	key, err := s.Find(rootObject(id))
+	if errors.Is(err, cryptoki.ErrAbsent) {
 		return 0, fault(ClassDevice, fmt.Errorf("%w: %s", ErrRootNotFound, id))
 	}
 	return key, err
@@ -259,7 +242,7 @@ func (s *session) unwrap(root Root, blob BlobInfo, aad []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err := s.decrypt(key, blob.IV, blob.Ciphertext, aad)
+	plaintext, err := s.Decrypt(key, blob.IV, blob.Ciphertext, aad)
 	if err == nil && len(plaintext) != len(blob.Ciphertext)-tagSize {
 		return nil, fault(ClassDevice, errors.New("AES-GCM in the token returned a plaintext of wrong size"))
 	}
@@ -275,7 +258,7 @@ func (s *session) diagnose(root Root, failure error) error {
 	if class := classify("", failure).Class; class != ClassCaller && class != ClassDevice {
 		return failure
 	}
-	err := s.renew()
+	err := s.Renew()
 	if err == nil {
 		err = s.check(root)
 	}

@@ -3,6 +3,7 @@ package hsm
 import (
 	"context"
 	"crypto"
+	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"time"
@@ -35,6 +36,12 @@ func ParseKeyID(text string) (KeyID, error) {
 		return KeyID{}, fmt.Errorf("%w: key id %q: want %d hexadecimal digits", ErrInvalidArgument, text, 2*keyIDSize)
 	}
 	return KeyID(raw), nil
+}
+
+func newKeyID() KeyID {
+	var id KeyID
+	_, _ = rand.Read(id[:]) // never fails
+	return id
 }
 
 // Root is a root key in the token: an AES-256 key, sensitive, not extractable,

@@ -9,30 +9,41 @@ import (
 	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/keywright/keywright/hsm/internal/cryptoki"
+	"github.com/keywright/keywright/hsm/internal/signature"
 )
 
-func privateObject(id KeyID) object { return object{id, pkcs11.CKO_PRIVATE_KEY} }
-func publicObject(id KeyID) object  { return object{id, pkcs11.CKO_PUBLIC_KEY} }
+// Names of signature algorithms, as in Signer.
+const (
+	Ed25519   = signature.Ed25519
+	ECDSAP256 = signature.ECDSAP256
+)
+
+func privateObject(id KeyID) cryptoki.Object {
+	return cryptoki.Object{ID: id, Class: pkcs11.CKO_PRIVATE_KEY}
+}
+
+func publicObject(id KeyID) cryptoki.Object {
+	return cryptoki.Object{ID: id, Class: pkcs11.CKO_PUBLIC_KEY}
+}
 
 // keyPair is a Signer with its row of the table.
 type keyPair struct {
 	Signer
-	algorithm *signature
+	algorithm *signature.Algorithm
 }
 
-// capabilities reads the token's list of mechanisms.
-func (m *module) capabilities(slot uint) (Capabilities, error) {
-	list, err := m.p11.GetMechanismList(slot)
+// capabilities tells what the token's list of mechanisms is good for.
+func capabilities(mechanisms []uint, err error) (Capabilities, error) {
 	if err != nil {
 		return Capabilities{}, err
 	}
-	has := func(mechanism uint) bool {
-		return slices.ContainsFunc(list, func(m *pkcs11.Mechanism) bool { return m.Mechanism == mechanism })
-	}
+	has := func(mechanism uint) bool { return slices.Contains(mechanisms, mechanism) }
 	c := Capabilities{RootWrap: has(pkcs11.CKM_AES_KEY_GEN) && has(pkcs11.CKM_AES_GCM)}
-	for _, s := range signatures {
-		if has(s.generate) && has(s.sign) {
-			c.Signing = append(c.Signing, s.name)
+	for _, row := range signature.Algorithms() {
+		if has(row.Generate) && has(row.Sign) {
+			c.Signing = append(c.Signing, row.Name)
 		}
 	}
 	return c, nil
@@ -43,9 +54,8 @@ func (m *module) capabilities(slot uint) (Capabilities, error) {
 func (d *Device) GenerateSigner(ctx context.Context) (Signer, error) {
 	const op = "generate signer"
 	err := classify(op, ErrNoSigningMechanism)
-	for i := range signatures {
-		row := &signatures[i]
-		if !slices.Contains(d.capabilities.Signing, row.name) {
+	for _, row := range signature.Algorithms() {
+		if !slices.Contains(d.capabilities.Signing, row.Name) {
 			continue
 		}
 		id := newKeyID()
@@ -66,9 +76,9 @@ func (d *Device) GenerateSigner(ctx context.Context) (Signer, error) {
 
 // generatePair makes the key pair unless an earlier attempt of the same call did,
 // and tries it. A pair that cannot sign is removed.
-func (s *session) generatePair(id KeyID, row *signature, sent *atomic.Bool) (keyPair, error) {
-	_, err := s.find(privateObject(id))
-	if errors.Is(err, errAbsent) {
+func (s *session) generatePair(id KeyID, row *signature.Algorithm, sent *atomic.Bool) (keyPair, error) {
+	_, err := s.Find(privateObject(id))
+	if errors.Is(err, cryptoki.ErrAbsent) {
 		err = s.makePair(id, row, sent)
 	}
 	if err != nil {
@@ -78,40 +88,23 @@ func (s *session) generatePair(id KeyID, row *signature, sent *atomic.Bool) (key
 	if err == nil {
 		_, err = s.sign(pair, []byte("keywright signer self-test"))
 	}
-	if err != nil && classify("", err).Class == ClassCaller && s.destroy(id) == nil {
+	if err != nil && classify("", err).Class == ClassCaller && s.Destroy(id) == nil {
 		sent.Store(false)
 	}
 	return pair, err
 }
 
 // makePair tries each encoding of the curve's name until the token takes one.
-func (s *session) makePair(id KeyID, row *signature, sent *atomic.Bool) (err error) {
-	mechanism := []*pkcs11.Mechanism{pkcs11.NewMechanism(row.generate, nil)}
-	for _, params := range row.params {
+func (s *session) makePair(id KeyID, row *signature.Algorithm, sent *atomic.Bool) (err error) {
+	for _, params := range row.Params {
 		sent.Store(true)
-		public, private := pairTemplates(id, params)
-		_, _, err = s.module.p11.GenerateKeyPair(s.handle, mechanism, public, private)
+		err = s.GeneratePair(id, "keywright signer "+id.String(), row.Generate, params)
 		if err == nil || classify("", err).Class != ClassCaller {
 			return err
 		}
 		sent.Store(false) // a refusal is an outcome
 	}
 	return err
-}
-
-func pairTemplates(id KeyID, params []byte) (public, private []*pkcs11.Attribute) {
-	common := []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_ID, id[:]),
-		pkcs11.NewAttribute(pkcs11.CKA_LABEL, "keywright signer "+id.String()),
-	}
-	public = slices.Concat(common,
-		[]*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, params)},
-		with(true, pkcs11.CKA_TOKEN, pkcs11.CKA_VERIFY),
-		with(false, pkcs11.CKA_PRIVATE))
-	private = slices.Concat(common,
-		with(true, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_SIGN),
-		with(false, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP, pkcs11.CKA_DERIVE))
-	return public, private
 }
 
 // FindSigner implements Service.
@@ -126,47 +119,41 @@ func (d *Device) FindSigner(ctx context.Context, id KeyID) (Signer, error) {
 
 // pair reads a key pair: ErrSignerNotFound, ErrDuplicateObject, ErrUnprotected.
 func (s *session) pair(id KeyID) (keyPair, error) {
-	private, err := s.find(privateObject(id))
+	private, err := s.Find(privateObject(id))
 	if err != nil {
 		return keyPair{}, missing(id, err)
 	}
-	if err := s.protected(private); err != nil {
+	if err := s.Protected(private); err != nil {
 		return keyPair{}, err
 	}
-	public, err := s.find(publicObject(id))
+	public, err := s.Find(publicObject(id))
 	if err != nil {
 		return keyPair{}, missing(id, err)
 	}
-	attributes, err := s.module.p11.GetAttributeValue(s.handle, public, []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, nil),
-		pkcs11.NewAttribute(pkcs11.CKA_EC_POINT, nil),
-	})
+	params, point, err := s.PublicKey(public)
 	if err != nil {
 		return keyPair{}, err
 	}
-	return newKeyPair(id, attributes[0].Value, ecPoint(attributes[1].Value))
+	return newKeyPair(id, params, signature.Point(point))
 }
 
 func missing(id KeyID, err error) error {
-	if errors.Is(err, errAbsent) {
+	if errors.Is(err, cryptoki.ErrAbsent) {
 		return fmt.Errorf("%w: %s", ErrSignerNotFound, id)
 	}
 	return err
 }
 
 func newKeyPair(id KeyID, params, point []byte) (keyPair, error) {
-	for i := range signatures {
-		row := &signatures[i]
-		if !slices.ContainsFunc(row.params, func(p []byte) bool { return bytes.Equal(p, params) }) {
-			continue
-		}
-		public, err := row.public(point)
-		if err != nil {
-			return keyPair{}, fault(ClassDevice, fmt.Errorf("public key of signer %s: %w", id, err))
-		}
-		return keyPair{Signer{ID: id, Algorithm: row.name, PublicKey: public}, row}, nil
+	row, ok := signature.OfCurve(params)
+	if !ok {
+		return keyPair{}, fmt.Errorf("%w: %s has an unknown curve", ErrSignerNotFound, id)
 	}
-	return keyPair{}, fmt.Errorf("%w: %s has an unknown curve", ErrSignerNotFound, id)
+	public, err := row.Public(point)
+	if err != nil {
+		return keyPair{}, fault(ClassDevice, fmt.Errorf("public key of signer %s: %w", id, err))
+	}
+	return keyPair{Signer{ID: id, Algorithm: row.Name, PublicKey: public}, row}, nil
 }
 
 func (d *Device) rememberSigner(pair keyPair) {
@@ -199,34 +186,26 @@ func (d *Device) Sign(ctx context.Context, signer KeyID, message []byte) ([]byte
 // sign returns a signature that it has verified: a wrong one can betray the key,
 // and a token that went wrong is not believed.
 func (s *session) sign(pair keyPair, message []byte) ([]byte, error) {
-	key, err := s.find(privateObject(pair.ID))
-	if errors.Is(err, errAbsent) {
+	key, err := s.Find(privateObject(pair.ID))
+	if errors.Is(err, cryptoki.ErrAbsent) {
 		return nil, fault(ClassDevice, missing(pair.ID, err))
 	}
 	if err != nil {
 		return nil, err
 	}
-	raw, err := s.signRaw(key, pair.algorithm, message)
+	raw, err := s.Sign(key, pair.algorithm.Sign, pair.algorithm.Input(message))
 	if err != nil {
 		return nil, err
 	}
-	if len(raw) != rawSigSize {
-		return nil, fault(ClassDevice, fmt.Errorf("token returned a signature of %d bytes, want %d", len(raw), rawSigSize))
+	if len(raw) != signature.RawSize {
+		return nil, fault(ClassDevice, fmt.Errorf("token returned a signature of %d bytes, want %d", len(raw), signature.RawSize))
 	}
-	encoded, err := pair.algorithm.encode(raw)
+	encoded, err := pair.algorithm.Encode(raw)
 	if err != nil {
 		return nil, err
 	}
-	if !pair.algorithm.verify(pair.PublicKey, message, encoded) {
+	if !pair.algorithm.Verify(pair.PublicKey, message, encoded) {
 		return nil, fault(ClassDevice, errors.New("token returned a signature that does not verify"))
 	}
 	return encoded, nil
-}
-
-func (s *session) signRaw(key pkcs11.ObjectHandle, row *signature, message []byte) ([]byte, error) {
-	mechanism := []*pkcs11.Mechanism{pkcs11.NewMechanism(row.sign, nil)}
-	if err := s.module.p11.SignInit(s.handle, mechanism, key); err != nil {
-		return nil, err
-	}
-	return s.module.p11.Sign(s.handle, row.input(message))
 }

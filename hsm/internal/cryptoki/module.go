@@ -1,4 +1,4 @@
-package hsm
+package cryptoki
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/keywright/keywright/hsm/internal/wait"
 )
 
 // loaded holds the modules of this process. PKCS#11 makes a module a process-wide
@@ -18,17 +20,18 @@ import (
 // stay loaded for good, because many do not survive being unloaded.
 var loaded = struct {
 	sync.Mutex
-	byPath map[string]*module
-}{byPath: map[string]*module{}}
+	byPath map[string]*Module
+}{byPath: map[string]*Module{}}
 
-// module is a loaded PKCS#11 library. Its state changes under life, which is held
-// across C_Initialize and C_Finalize; calls into it pass enter and leave, so that
+// Module is a loaded PKCS#11 library. Its state changes under life, which is held
+// across C_Initialize and C_Finalize; calls into it pass Enter and Leave, so that
 // it is never finalised under a call in flight (which aborts some vendors'
 // modules). Safe for concurrent use.
-type module struct {
-	path string
+type Module struct {
+	Path string // canonical, read only
+
 	p11  *pkcs11.Ctx
-	life semaphore
+	life wait.Semaphore
 
 	mu          sync.Mutex
 	refs        int
@@ -39,8 +42,8 @@ type module struct {
 	idle        chan struct{} // closed when inflight falls to 0 while draining
 }
 
-// loadModule returns the module of that path, loading it the first time.
-func loadModule(path string) (*module, error) {
+// Load returns the module of that path, loading it the first time.
+func Load(path string) (*Module, error) {
 	path, err := canonical(path)
 	if err != nil {
 		return nil, err
@@ -54,7 +57,7 @@ func loadModule(path string) (*module, error) {
 	if p11 == nil {
 		return nil, fmt.Errorf("%w: %q is no PKCS#11 library for this machine, or a library that it needs is missing (see ldd)", ErrModule, path)
 	}
-	m := &module{path: path, p11: p11, life: newSemaphore(1)}
+	m := &Module{Path: path, p11: p11, life: wait.NewSemaphore(1)}
 	loaded.byPath[path] = m
 	return m, nil
 }
@@ -75,12 +78,12 @@ func canonical(path string) (string, error) {
 	return filepath.Abs(resolved)
 }
 
-// open takes a reference, and initialises the module if it is the first.
-func (m *module) open(ctx context.Context) error {
-	if err := m.life.acquire(ctx); err != nil {
-		return fault(ClassDevice, err)
+// Open takes a reference, and initialises the module if it is the first.
+func (m *Module) Open(ctx context.Context) error {
+	if err := m.life.Acquire(ctx); err != nil {
+		return &Fault{err}
 	}
-	defer m.life.release()
+	defer m.life.Release()
 	if !m.inUse() {
 		if err := m.restart(ctx); err != nil {
 			return err
@@ -92,33 +95,33 @@ func (m *module) open(ctx context.Context) error {
 	return nil
 }
 
-// close drops a reference, and finalises the module with the last. When calls are
-// stuck in it until ctx ends, it is left to the next open.
-func (m *module) close(ctx context.Context) error {
-	m.abandon()
-	if err := m.life.acquire(ctx); err != nil {
-		return fault(ClassDevice, err)
+// Close drops a reference, and finalises the module with the last. When calls are
+// stuck in it until ctx ends, it is left to the next Open.
+func (m *Module) Close(ctx context.Context) error {
+	m.Abandon()
+	if err := m.life.Acquire(ctx); err != nil {
+		return &Fault{err}
 	}
-	defer m.life.release()
+	defer m.life.Release()
 	if m.inUse() {
 		return nil
 	}
 	return m.finalise(ctx)
 }
 
-// abandon drops a reference and touches the module no more.
-func (m *module) abandon() {
+// Abandon drops a reference and touches the module no more.
+func (m *Module) Abandon() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refs--
 }
 
-// exclusively runs fn on a freshly initialised module that nobody else has open.
-func (m *module) exclusively(ctx context.Context, fn func() error) error {
-	if err := m.life.acquire(ctx); err != nil {
-		return fault(ClassDevice, err)
+// Exclusively runs fn on a freshly initialised module that nobody else has open.
+func (m *Module) Exclusively(ctx context.Context, fn func() error) error {
+	if err := m.life.Acquire(ctx); err != nil {
+		return &Fault{err}
 	}
-	defer m.life.release()
+	defer m.life.Release()
 	if m.inUse() {
 		return ErrModuleInUse
 	}
@@ -128,42 +131,42 @@ func (m *module) exclusively(ctx context.Context, fn func() error) error {
 	return errors.Join(fn(), m.finalise(ctx))
 }
 
-func (m *module) inUse() bool {
+func (m *Module) inUse() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.refs > 0
 }
 
-// reinitialise makes a new generation, unless somebody else made one since seen.
-func (m *module) reinitialise(ctx context.Context, seen uint64) error {
-	if err := m.life.acquire(ctx); err != nil {
-		return fault(ClassDevice, err)
+// Reinitialise makes a new generation, unless somebody else made one since seen.
+func (m *Module) Reinitialise(ctx context.Context, seen uint64) error {
+	if err := m.life.Acquire(ctx); err != nil {
+		return &Fault{err}
 	}
-	defer m.life.release()
-	if m.current() != seen {
+	defer m.life.Release()
+	if m.Current() != seen {
 		return nil
 	}
 	return m.restart(ctx)
 }
 
 // restart makes a new generation. It needs life.
-func (m *module) restart(ctx context.Context) error {
+func (m *Module) restart(ctx context.Context) error {
 	if err := m.finalise(ctx); err != nil {
 		return err
 	}
 	return m.initialise()
 }
 
-// current returns the generation of the last initialisation.
-func (m *module) current() uint64 {
+// Current returns the generation of the last initialisation.
+func (m *Module) Current() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.generation
 }
 
-// enter registers a call on behalf of a generation, which leave ends. It refuses
+// Enter registers a call on behalf of a generation, which Leave ends. It refuses
 // when that generation is over, or is being ended.
-func (m *module) enter(generation uint64) error {
+func (m *Module) Enter(generation uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.initialised || m.draining || m.generation != generation {
@@ -173,7 +176,8 @@ func (m *module) enter(generation uint64) error {
 	return nil
 }
 
-func (m *module) leave() {
+// Leave ends a call that Enter registered.
+func (m *Module) Leave() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.inflight--
@@ -185,12 +189,12 @@ func (m *module) leave() {
 
 // initialise needs life. Somebody else in the process may have initialised the
 // same library already, which serves as well.
-func (m *module) initialise() error {
+func (m *Module) initialise() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	err := m.unlocked(func() error { return m.p11.Initialize() })
 	if err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
-		return &Error{Op: "initialise module", Class: ClassDevice, Code: codeOf(err), Err: fmt.Errorf("%w: %s: %w", ErrModule, m.path, err)}
+		return &Fault{fmt.Errorf("%w: %s: %w", ErrModule, m.Path, err)}
 	}
 	m.initialised = true
 	m.generation++
@@ -199,7 +203,7 @@ func (m *module) initialise() error {
 
 // finalise needs life. It waits for the calls in flight, and changes nothing if
 // they outlast ctx.
-func (m *module) finalise(ctx context.Context) error {
+func (m *Module) finalise(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.initialised {
@@ -217,15 +221,15 @@ func (m *module) finalise(ctx context.Context) error {
 	return nil
 }
 
-// unlocked runs what may take long without mu, so that Status and enter never wait
+// unlocked runs what may take long without mu, so that Current and Enter never wait
 // for the module.
-func (m *module) unlocked(fn func() error) error {
+func (m *Module) unlocked(fn func() error) error {
 	m.mu.Unlock()
 	defer m.mu.Lock()
 	return fn()
 }
 
-func (m *module) drain(ctx context.Context) error {
+func (m *Module) drain(ctx context.Context) error {
 	m.mu.Lock()
 	if m.inflight == 0 {
 		m.mu.Unlock()
@@ -240,12 +244,6 @@ func (m *module) drain(ctx context.Context) error {
 	case <-idle:
 		return nil
 	case <-ctx.Done():
-		return fault(ClassDevice, errors.New("calls are stuck in the module"))
+		return &Fault{errors.New("calls are stuck in the module")}
 	}
-}
-
-func codeOf(err error) uint {
-	var code pkcs11.Error
-	errors.As(err, &code)
-	return uint(code)
 }
