@@ -39,7 +39,7 @@ func readLong(r *bufio.Reader, line []byte) ([]byte, error) {
 		if line = append(line, more...); len(line) > MaxLineBytes+1 {
 			return nil, errLongLine
 		}
-		if err != bufio.ErrBufferFull {
+		if !errors.Is(err, bufio.ErrBufferFull) {
 			return line, err
 		}
 	}
