@@ -1,13 +1,16 @@
 package kms
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
 	"github.com/keywright/keywright/kms/audit"
+	"github.com/keywright/keywright/kms/internal/domain"
 	"github.com/keywright/keywright/kms/store"
 )
 
@@ -154,5 +157,16 @@ func TestOpenFailsWithoutTrace(t *testing.T) {
 	}
 	if _, err := Open(t.Context(), c); !errors.Is(err, audit.ErrClosed) {
 		t.Errorf("Open = %v without an audit log", err)
+	}
+}
+
+func TestDeviceErrorCodes(t *testing.T) {
+	for err, code := range map[error]Code{
+		errAway: Unavailable, context.Canceled: Canceled, context.DeadlineExceeded: DeadlineExceeded,
+		ErrUnwrap: DataLoss, domain.ErrNotAuthentic: DataLoss,
+	} {
+		if got := CodeOf(hsmError("path", fmt.Errorf("call: %w", err))); got != code {
+			t.Errorf("%v has the code %s, want %s", err, got, code)
+		}
 	}
 }

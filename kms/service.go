@@ -199,6 +199,8 @@ func hsmError(path string, err error) error {
 		return err
 	case errors.Is(err, ErrUnwrap), errors.Is(err, domain.ErrNotAuthentic):
 		return dataLoss(path, err)
+	case errors.Is(err, context.Canceled):
+		return storeError(err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return &Error{Code: DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Message: "the deadline passed before the HSM answered", Cause: err}
 	}
