@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"slices"
 
 	"github.com/keywright/keywright/keyring"
 	"github.com/keywright/keywright/kms/audit"
@@ -87,9 +86,9 @@ func (s *Service) batch(ctx context.Context, t *trace, operations []Operation) (
 		return nil, invalid("operations", "has %d entries; give 1 to %d", len(operations), MaxBatch)
 	}
 	results := make([]Result, len(operations))
-	sum := summary{index: map[summaryKey]int{}}
+	sum := newSummary()
 	for i, operation := range operations {
-		results[i] = s.item(ctx, t, operation, &sum)
+		results[i] = s.item(ctx, t, operation, sum)
 	}
 	t.entry.Batch = sum.counts
 	for action, n := range sum.items {
@@ -122,7 +121,12 @@ func (s *Service) item(ctx context.Context, t *trace, operation Operation, sum *
 type summary struct {
 	counts []audit.BatchCount
 	index  map[summaryKey]int
+	hashes map[summaryHash]struct{}
 	items  map[policy.Action]int
+}
+
+func newSummary() *summary {
+	return &summary{index: map[summaryKey]int{}, hashes: map[summaryHash]struct{}{}, items: map[policy.Action]int{}}
 }
 
 type summaryKey struct {
@@ -131,27 +135,45 @@ type summaryKey struct {
 	version                uint32
 }
 
+// summaryHash is an encryption context's hash within one count.
+type summaryHash struct {
+	count int
+	hash  string
+}
+
 func (sum *summary) add(t *trace, err error) {
+	sum.items[t.action]++
 	e := &t.entry
-	key := summaryKey{e.Action, e.Namespace, e.Key, e.KeyID, e.Version}
+	i := sum.count(audit.BatchCount{Action: e.Action, Namespace: e.Namespace, Key: e.Key, KeyID: e.KeyID, Version: e.Version}, err)
+	sum.addHash(i, contextHash(e.EncryptionContext))
+	if t.destination != nil {
+		sum.count(*t.destination, err)
+	}
+}
+
+// count adds one item to the count of its key version, and returns its place.
+func (sum *summary) count(c audit.BatchCount, err error) int {
+	key := summaryKey{c.Action, c.Namespace, c.Key, c.KeyID, c.Version}
 	i, ok := sum.index[key]
 	if !ok {
 		i = len(sum.counts)
 		sum.index[key] = i
-		sum.counts = append(sum.counts, audit.BatchCount{Action: e.Action, Namespace: e.Namespace, Key: e.Key, KeyID: e.KeyID, Version: e.Version})
+		sum.counts = append(sum.counts, c)
 	}
 	if err == nil {
 		sum.counts[i].OK++
 	} else {
 		sum.counts[i].Failed++
 	}
-	if hash := contextHash(e.EncryptionContext); hash != "" && !slices.Contains(sum.counts[i].ContextHashes, hash) {
-		sum.counts[i].ContextHashes = append(sum.counts[i].ContextHashes, hash)
+	return i
+}
+
+func (sum *summary) addHash(count int, hash string) {
+	if _, known := sum.hashes[summaryHash{count, hash}]; hash == "" || known {
+		return
 	}
-	if sum.items == nil {
-		sum.items = map[policy.Action]int{}
-	}
-	sum.items[t.action]++
+	sum.hashes[summaryHash{count, hash}] = struct{}{}
+	sum.counts[count].ContextHashes = append(sum.counts[count].ContextHashes, hash)
 }
 
 func contextHash(encryptionContext map[string]string) string {

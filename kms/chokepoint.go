@@ -29,7 +29,9 @@ type trace struct {
 	entry     audit.Entry
 	ask       policy.Request
 	known     knownCaller
-	durable   bool // the line is synced before the answer
+	// destination is what a ReEncrypt encrypts with, where the entry names the source.
+	destination *audit.BatchCount
+	durable     bool // the line is synced before the answer
 }
 
 // knownCaller is the text of the caller that a trace last served: transports

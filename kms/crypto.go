@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strconv"
 
 	"github.com/keywright/keywright/keyring"
+	"github.com/keywright/keywright/kms/audit"
 	"github.com/keywright/keywright/kms/policy"
 )
 
@@ -184,6 +186,8 @@ func (s *Service) reEncrypt(ctx context.Context, t *trace, q *ReEncryptRequest) 
 		return ReEncryptResponse{}, err
 	}
 	t.entry.Version = from
+	t.destination.Version = to
+	t.entry.Details["destination_version"] = strconv.FormatUint(uint64(to), 10)
 	return ReEncryptResponse{Ciphertext: ciphertext, SourceKey: source.Name, SourceVersion: from, DestinationVersion: to}, nil
 }
 
@@ -203,6 +207,7 @@ func (s *Service) admitDestination(ctx context.Context, t *trace, source *key, q
 	t.entry, t.algorithm = entry, algorithm
 	t.entry.Decision, t.entry.Policies = decided.Decision, append(entry.Policies[:len(entry.Policies):len(entry.Policies)], decided.Policies...)
 	t.entry.Details = map[string]string{"destination": namespace + "/" + name}
+	t.destination = &audit.BatchCount{Action: string(policy.Encrypt), Namespace: namespace, Key: decided.Key, KeyID: decided.KeyID}
 	return destination, err
 }
 

@@ -13,7 +13,7 @@ import (
 // Pauses between rounds of the jobs that do not run in every round.
 const (
 	flushInterval  = 30 * time.Second
-	probeInterval  = 3 * time.Second
+	probeInterval  = 2 * time.Second
 	reseedInterval = 10 * time.Minute
 	denialInterval = 10 * time.Second
 	countInterval  = 2 * time.Minute

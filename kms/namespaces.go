@@ -27,6 +27,12 @@ type lazyDomain struct {
 	open   sync.Mutex
 }
 
+func openedDomain(d *domain.Domain) *lazyDomain {
+	l := &lazyDomain{}
+	l.opened.Store(d)
+	return l
+}
+
 func newNamespace(record Namespace, revision store.Revision, d *lazyDomain) *namespace {
 	return &namespace{Namespace: record, revision: revision, domain: d,
 		resource: policy.Resource{Namespace: record.Name, Labels: record.Labels, Revision: uint64(revision)}}
@@ -95,15 +101,14 @@ func (s *Service) CreateNamespace(ctx context.Context, call Call, q CreateNamesp
 		request: struct{ N, L any }{q.Namespace, q.Labels}, check: errors.Join(checkNamespaceName(q.Namespace), checkLabels(q.Labels)),
 		resource: func(context.Context) (*policy.Resource, error) {
 			return &policy.Resource{Namespace: q.Namespace, Labels: q.Labels}, nil
-		},
-		lock: func() *sync.Mutex { return &s.namespaceLock }}
+		}}
 	return mutate(ctx, s, call, c, func(ctx context.Context, _ *trace, tx *transaction) (Namespace, error) {
 		return s.planNamespace(ctx, tx, q)
 	})
 }
 
 func (s *Service) planNamespace(ctx context.Context, tx *transaction, q CreateNamespaceRequest) (Namespace, error) {
-	if _, err := s.loadNamespace(ctx, q.Namespace); err == nil {
+	if _, err := s.findNamespace(ctx, q.Namespace); err == nil {
 		return Namespace{}, &Error{Code: AlreadyExists, Reason: "NAMESPACE_EXISTS", Field: "namespace", Message: "namespace " + q.Namespace + " already exists"}
 	} else if CodeOf(err) != NotFound {
 		return Namespace{}, err
@@ -117,12 +122,18 @@ func (s *Service) planNamespace(ctx context.Context, tx *transaction, q CreateNa
 	tx.put(d, pathDomain(made.ID, 1), 0, domainRecord{Namespace: made.ID, Generation: 1, RootVersion: s.root.version, Wrapped: wrapped, Created: now})
 	tx.put(s.system, pathNamespace(made.Name), 0, made)
 	tx.detail("namespace_id", made.ID.String())
-	tx.then(func(revision store.Revision) {
-		opened := &lazyDomain{}
-		opened.opened.Store(d)
-		s.namespaces.Store(made.Name, newNamespace(made, revision, opened))
-	})
+	tx.then(func(revision store.Revision) { s.addNamespace(newNamespace(made, revision, openedDomain(d))) })
 	return made, nil
+}
+
+// addNamespace puts a new namespace into memory, unless a caller who was quicker
+// has loaded it, and perhaps changed it since.
+func (s *Service) addNamespace(ns *namespace) {
+	s.namespaceLock.Lock()
+	defer s.namespaceLock.Unlock()
+	if _, known := s.namespaces.Load(ns.Name); !known {
+		s.namespaces.Store(ns.Name, ns)
+	}
 }
 
 // UpdateNamespace replaces labels.

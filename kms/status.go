@@ -42,12 +42,18 @@ func (s *Service) Health(ctx context.Context) Status {
 	return status
 }
 
+// maxAuditPage is how many entries ListAudit returns at most.
+const maxAuditPage = 10_000
+
 // ListAudit returns the entries that a filter asks for, oldest first; with a
 // namespace in the filter, the right to read that namespace's entries suffices.
 func (s *Service) ListAudit(ctx context.Context, call Call, f audit.Filter) ([]audit.Entry, error) {
 	return perform(ctx, s, call, policy.ReadAudit, f, func(s *Service, ctx context.Context, t *trace, f audit.Filter) ([]audit.Entry, error) {
 		if err := s.admitAudit(ctx, t, f); err != nil {
 			return nil, err
+		}
+		if f.Limit <= 0 || f.Limit > maxAuditPage {
+			f.Limit = maxAuditPage
 		}
 		var entries []audit.Entry
 		err := s.audit.Scan(ctx, f, func(e audit.Entry) error {
