@@ -42,7 +42,7 @@ func indexByName(rows []*Algorithm) map[string]*Algorithm {
 
 func aeadRows() []*Algorithm {
 	rows := []*Algorithm{
-		{name: "XAES_256_GCM", keySize: 256, fips: true, bodyOverhead: 40, maxPlaintext: gcmPlaintext, memory: 330, keys: symmetric{32, newXAES}},
+		{name: "XAES_256_GCM", keySize: 256, fips: true, bodyOverhead: 40, maxPlaintext: gcmPlaintext, memory: 534, keys: symmetric{32, newXAES}},
 		{name: "AES_256_GCM", keySize: 256, fips: true, bodyOverhead: 28, nonceLimit: limit96, maxPlaintext: gcmPlaintext, memory: 760, keys: symmetric{32, newGCM}},
 		{name: "AES_128_GCM", keySize: 128, fips: true, bodyOverhead: 28, nonceLimit: limit96, maxPlaintext: gcmPlaintext, memory: 760, keys: symmetric{16, newGCM}},
 		{name: "CHACHA20_POLY1305", keySize: 256, bodyOverhead: 28, nonceLimit: limit96, maxPlaintext: chachaPlaintext, memory: 24, keys: symmetric{32, newChaCha}},
