@@ -31,6 +31,8 @@ type Observer interface {
 	Items(action policy.Action, n int)
 	// Device reports one call of the HSM, by the name of its method.
 	Device(call string, failed bool, elapsed time.Duration)
+	// ScheduledUse reports a use, refused, of what is scheduled for destruction.
+	ScheduledUse(action policy.Action)
 }
 
 // Config is what a Service stands on. Store, Audit and HSM are required and stay
@@ -80,3 +82,4 @@ type noObserver struct{}
 func (noObserver) Operation(policy.Action, string, Code, time.Duration) {}
 func (noObserver) Items(policy.Action, int)                             {}
 func (noObserver) Device(string, bool, time.Duration)                   {}
+func (noObserver) ScheduledUse(policy.Action)                           {}

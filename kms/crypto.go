@@ -56,7 +56,7 @@ func (s *Service) primaryToUse(ctx context.Context, t *trace, k *key) (*version,
 		if v.ready == nil {
 			newer, err := s.findKeyByID(ctx, k.ns, k.ID)
 			if err != nil || newer.PrimaryVersion == k.PrimaryVersion {
-				return nil, cmp.Or(err, errVersionState(v.number, v.state))
+				return nil, cmp.Or[error](err, errVersionState(v.number, v.state))
 			}
 			k = newer // another version was made primary, and only then this one disabled
 			continue
@@ -91,10 +91,25 @@ func (s *Service) versionToUse(ctx context.Context, t *trace, k *key, number uin
 	}
 	t.entry.Version = v.number
 	if v.ready == nil {
-		return nil, errVersionState(v.number, v.state)
+		return nil, s.alarm(t, errVersionState(v.number, v.state))
 	}
 	s.touch(v.usage, t.start)
 	return v, nil
+}
+
+// alarm raises an alarm when what was to be used is scheduled for destruction:
+// somebody still needs it. It returns err.
+func (s *Service) alarm(t *trace, err *Error) error {
+	if err.Reason != reasonVersionScheduled && err.Reason != reasonKeyScheduled {
+		return err
+	}
+	s.config.Observer.ScheduledUse(t.action)
+	second := t.start.Unix()
+	if last := s.alarmed.Load(); second > last && s.alarmed.CompareAndSwap(last, second) { // once a second
+		s.log.Warn("use of what is scheduled for destruction: restore it if it is still needed", "action", string(t.action),
+			"namespace", t.entry.Namespace, "key", t.entry.Key, "version", t.entry.Version, "request_id", t.entry.RequestID)
+	}
+	return err
 }
 
 // Decrypt opens a native ciphertext.
@@ -124,7 +139,7 @@ func (s *Service) admitCiphertext(ctx context.Context, t *trace, namespace, name
 	}
 	k, err := s.admit(ctx, t, policy.Decrypt, namespace, name, encryptionContext)
 	if err == nil && k.State != KeyActive {
-		return nil, errKeyDeleted(k.Key)
+		return nil, s.alarm(t, errKeyDeleted(k.Key))
 	}
 	if err != nil && !named && reasonOf(err) == "KEY_NOT_FOUND" {
 		return nil, errDecrypt()

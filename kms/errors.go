@@ -27,6 +27,12 @@ const (
 	Internal           Code = "INTERNAL"
 )
 
+// Reasons of a use that is refused because the material is to be removed.
+const (
+	reasonKeyScheduled     = "KEY_DELETE_SCHEDULED"
+	reasonVersionScheduled = "VERSION_" + string(DestroyScheduled)
+)
+
 // Error is the error type of every operation of kms. Message is meant for the
 // caller: it names the field, the limit and what to do, and holds no secret.
 // Cause is for the server's log only and is never shown to a caller.

@@ -192,11 +192,11 @@ func (s *Service) currentActive(ctx context.Context, at *target) (stored[keyReco
 	return k, d, err
 }
 
-func errKeyDeleted(k Key) error {
+func errKeyDeleted(k Key) *Error {
 	if k.State == KeyDeleted {
 		return precondition("KEY_DELETED", "key %s (id %s) was deleted and its material removed", k.Name, k.ID)
 	}
-	return precondition("KEY_DELETE_SCHEDULED", "key %s (id %s) is deleted; it can be restored until %s", k.Name, k.ID, k.DestroyTime.Format(time.RFC3339))
+	return precondition(reasonKeyScheduled, "key %s (id %s) is deleted; it can be restored until %s", k.Name, k.ID, k.DestroyTime.Format(time.RFC3339))
 }
 
 // putKey writes a key's changed record and forgets the old snapshot.

@@ -54,6 +54,7 @@ type Service struct {
 	denials   denialCount
 	hsmHealth atomic.Pointer[string] // what is wrong, "" if nothing
 	counted   atomic.Pointer[KeyCounts]
+	alarmed   atomic.Int64 // second of the last alarm in the log
 	jobs      jobs
 }
 

@@ -157,7 +157,7 @@ func (s *Service) publicKey(ctx context.Context, t *trace, q *PublicKeyRequest) 
 func (s *Service) admitActive(ctx context.Context, t *trace, action policy.Action, namespace, name string) (*key, error) {
 	k, err := s.admit(ctx, t, action, namespace, name, nil)
 	if err == nil && k.State != KeyActive {
-		return nil, errKeyDeleted(k.Key)
+		return nil, s.alarm(t, errKeyDeleted(k.Key))
 	}
 	return k, err
 }

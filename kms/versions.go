@@ -170,7 +170,7 @@ func (v *versionRecord) move(to VersionState, from ...VersionState) error {
 }
 
 // errVersionState says why a version cannot be used or changed in its state.
-func errVersionState(number uint32, state VersionState) error {
+func errVersionState(number uint32, state VersionState) *Error {
 	advice := map[VersionState]string{
 		Enabled:          "it is in use; nothing is scheduled that could be taken back",
 		Disabled:         "an operator can enable it again",

@@ -23,6 +23,7 @@ type Metrics struct {
 	items        *prometheus.CounterVec
 	device       *prometheus.HistogramVec
 	deviceErrors *prometheus.CounterVec
+	scheduled    *prometheus.CounterVec
 	authFailures *prometheus.CounterVec
 	rejected     prometheus.Counter
 	panics       prometheus.Counter
@@ -61,6 +62,8 @@ func NewMetrics() *Metrics {
 		}, []string{"call"}),
 		deviceErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "keywright_hsm_errors_total",
 			Help: "Calls of the HSM that failed."}, []string{"call"}),
+		scheduled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "keywright_scheduled_uses_total",
+			Help: "Uses, refused, of keys and versions that are scheduled for destruction."}, []string{"action"}),
 		authFailures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "keywright_auth_failures_total",
 			Help: "Requests and handshakes whose credentials were missing or refused."}, []string{"reason"}),
 		rejected: prometheus.NewCounter(prometheus.CounterOpts{Name: "keywright_rejected_total",
@@ -68,7 +71,7 @@ func NewMetrics() *Metrics {
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "keywright_panics_total",
 			Help: "Panics that were recovered from."}),
 	}
-	m.registry.MustRegister(m.operations, m.seconds, m.items, m.device, m.deviceErrors, m.authFailures, m.rejected, m.panics,
+	m.registry.MustRegister(m.operations, m.seconds, m.items, m.device, m.deviceErrors, m.scheduled, m.authFailures, m.rejected, m.panics,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -89,6 +92,11 @@ func (m *Metrics) Operation(action policy.Action, algorithm string, code kms.Cod
 // Items implements kms.Observer.
 func (m *Metrics) Items(action policy.Action, n int) {
 	m.items.WithLabelValues(string(action)).Add(float64(n))
+}
+
+// ScheduledUse implements kms.Observer.
+func (m *Metrics) ScheduledUse(action policy.Action) {
+	m.scheduled.WithLabelValues(string(action)).Inc()
 }
 
 // Device implements kms.Observer.

@@ -1,0 +1,53 @@
+package kms
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/keywright/keywright/kms/policy"
+)
+
+// alarmCounter counts the alarms that an operator would see.
+type alarmCounter struct {
+	noObserver
+	alarms atomic.Int64
+}
+
+func (c *alarmCounter) ScheduledUse(policy.Action) { c.alarms.Add(1) }
+
+func TestUseOfWhatIsScheduledRaisesAnAlarm(t *testing.T) {
+	in := newInstallation(t)
+	in.close()
+	counter := &alarmCounter{}
+	in.config.Observer = counter
+	in.open()
+	in.namespace("pay")
+	in.key("pay", "card", "")
+	sealed := in.encrypt("pay", "card", "secret")
+	must[KeyVersion](t)(in.RotateKey(t.Context(), admin(), KeyRef{Namespace: "pay", Key: "card"}))
+	open := func() error {
+		_, err := in.Decrypt(t.Context(), admin(), &DecryptRequest{Namespace: "pay", Ciphertext: sealed})
+		return err
+	}
+	want := func(n int64, when string) {
+		t.Helper()
+		if got := counter.alarms.Load(); got != n {
+			t.Errorf("%s: %d alarms, want %d", when, got, n)
+		}
+	}
+
+	must[KeyVersion](t)(in.DisableVersion(t.Context(), admin(), ref("card", 1)))
+	wantCode(t, open(), FailedPrecondition)
+	want(0, "a disabled version")
+	delay := time.Hour
+	must[KeyVersion](t)(in.DestroyVersion(t.Context(), admin(), DestroyRequest{Namespace: "pay", Key: "card", Version: 1, Delay: &delay}))
+	wantCode(t, open(), FailedPrecondition)
+	want(1, "a version scheduled for destruction")
+	_, err := in.EnableVersion(t.Context(), admin(), ref("card", 1))
+	wantCode(t, err, FailedPrecondition)
+	want(1, "a change, which is no use")
+	must[Key](t)(in.DeleteKey(t.Context(), admin(), DestroyRequest{Namespace: "pay", Key: "card", Delay: &delay}))
+	wantCode(t, open(), FailedPrecondition)
+	want(2, "a key scheduled for deletion")
+}
