@@ -58,6 +58,7 @@ func (s *Service) putDue(tx *transaction, at time.Time, job due) {
 
 // runDue does what is due, oldest first, until nothing is or ctx ends.
 func (s *Service) runDue(ctx context.Context) error {
+	s.checkClock()
 	limit := fmt.Sprintf("%s%012x", prefixDue, s.now().Unix()+1)
 	after := ""
 	for {
@@ -90,6 +91,9 @@ func (s *Service) runJob(ctx context.Context, record store.Record) error {
 		tx.delete(record.Key, record.Revision)
 		tx.discard(job.value.Path)
 		return storeError(tx.commit(ctx, s))
+	}
+	if job.value.destroys() && s.clock.paused.Load() {
+		return nil // it stays due
 	}
 	run, ok := map[string]keyJob{
 		dueRotate:         {policy.RotateKey, s.rotateDue},

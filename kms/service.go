@@ -55,6 +55,7 @@ type Service struct {
 	hsmHealth atomic.Pointer[string] // what is wrong, "" if nothing
 	counted   atomic.Pointer[KeyCounts]
 	alarmed   atomic.Int64 // second of the last alarm in the log
+	clock     *clockGuard
 	jobs      jobs
 }
 
@@ -70,6 +71,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	if err := s.auditBoot(); err != nil {
 		return nil, err
 	}
+	s.clock = newClockGuard(s.now(), s.installation.DevMode)
 	s.startJobs()
 	return s, nil
 }

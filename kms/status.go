@@ -24,7 +24,7 @@ func (s *Service) Health(ctx context.Context) Status {
 	status := Status{InstallationID: s.installation.ID.String(), Started: s.started, DevMode: s.installation.DevMode,
 		FIPS: fips140.Enabled(), PolicyRevision: s.policies.Load().Revision(), HSM: s.hsm.Status(),
 		RootKeyID: s.root.id.String(), RootVersion: s.root.version,
-		StoreName: s.config.StoreName, Keys: s.keyCounts(),
+		StoreName: s.config.StoreName, Keys: s.keyCounts(), DestructionPaused: s.clock.paused.Load(),
 		AuditNext: s.audit.Next(), Audit: s.audit.Stats(), AuditDurability: s.audit.Durability(),
 		SignerAlgorithm: s.installation.Signer.Algorithm, SignerProtection: s.installation.Signer.Protection,
 		Cache: CacheStatus{Keys: s.cache.keys.Len(), Versions: s.cache.versions.Len(), Bytes: s.cache.bytes.Load(), Limit: s.cache.limit}}

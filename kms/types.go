@@ -243,26 +243,29 @@ type NewToken struct {
 
 // Status is a snapshot of the server's state.
 type Status struct {
-	InstallationID   string
-	Started          time.Time
-	DevMode          bool
-	FIPS             bool
-	PolicyRevision   uint64
-	HSM              HSMStatus
-	RootKeyID        string
-	RootVersion      uint32
-	StoreName        string
-	StoreRevision    store.Revision
-	StoreProblem     string
-	StoreBytes       int64
-	AuditNext        uint64
-	AuditProblem     string
-	Audit            audit.Stats
-	AuditDurability  audit.Mode
-	Keys             KeyCounts
-	SignerAlgorithm  string
-	SignerProtection string // "token" or "sealed"
-	Cache            CacheStatus
+	InstallationID  string
+	Started         time.Time
+	DevMode         bool
+	FIPS            bool
+	PolicyRevision  uint64
+	HSM             HSMStatus
+	RootKeyID       string
+	RootVersion     uint32
+	StoreName       string
+	StoreRevision   store.Revision
+	StoreProblem    string
+	StoreBytes      int64
+	AuditNext       uint64
+	AuditProblem    string
+	Audit           audit.Stats
+	AuditDurability audit.Mode
+	Keys            KeyCounts
+	// DestructionPaused tells that nothing is destroyed because the server has
+	// just started, or its clock has jumped forward.
+	DestructionPaused bool
+	SignerAlgorithm   string
+	SignerProtection  string // "token" or "sealed"
+	Cache             CacheStatus
 }
 
 // KeyCounts counts the store's keys; it is up to a few minutes old.

@@ -57,6 +57,7 @@ func statusGauges() []gauge {
 		level("keywright_audit_sync_seconds", "Time the last fdatasync of the audit log took.", func(s *kms.Status) float64 { return s.Audit.SyncLatency.Seconds() }),
 		level("keywright_keys_active", "Keys in the store, counted every few minutes.", func(s *kms.Status) float64 { return float64(s.Keys.Active) }),
 		level("keywright_keys_deleted", "Deleted keys that the store remembers, counted every few minutes.", func(s *kms.Status) float64 { return float64(s.Keys.Deleted) }),
+		level("keywright_destruction_paused", "1 while nothing is destroyed: after a start, or a jump of the clock.", func(s *kms.Status) float64 { return truth(s.DestructionPaused) }),
 		level("keywright_store_bytes", "Size of the store.", func(s *kms.Status) float64 { return float64(s.StoreBytes) }),
 		level("keywright_store_healthy", "1 if the store answers.", func(s *kms.Status) float64 { return truth(s.StoreProblem == "") }),
 		count("keywright_store_revision", "Revision of the store.", func(s *kms.Status) float64 { return float64(s.StoreRevision) }),
