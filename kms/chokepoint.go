@@ -32,6 +32,7 @@ type trace struct {
 	// destination is what a ReEncrypt encrypts with, where the entry names the source.
 	destination *audit.BatchCount
 	durable     bool // the line is synced before the answer
+	intent      *openIntent
 }
 
 // knownCaller is the text of the caller that a trace last served: transports
@@ -93,6 +94,8 @@ func (s *Service) conclude(t *trace, err error) error {
 	}
 	if _, auditErr := s.audit.Append(&t.entry, durability); auditErr != nil {
 		code, err = Unavailable, auditError(auditErr)
+	} else if t.intent != nil && t.entry.Reason != reasonOutcomeUnknown {
+		s.intents.end(t.intent, true)
 	}
 	s.config.Observer.Operation(t.action, t.algorithm, code, elapsed)
 	return err
@@ -237,19 +240,32 @@ func commitChange[A any](ctx context.Context, s *Service, t *trace, c change, pl
 	return none, storeError(store.ErrConflict)
 }
 
-// auditIntent writes the intent, once per change, and turns the trace's own
-// entry into its outcome.
+// auditIntent writes the intent, once per change, turns the trace's own entry
+// into its outcome, and has the transaction leave the intent's mark.
 func (s *Service) auditIntent(t *trace, tx *transaction) error {
 	t.entry.Details = tx.details
-	if t.entry.Phase == audit.PhaseOutcome || tx.empty() {
+	if tx.empty() {
 		return nil
 	}
+	if t.intent == nil {
+		if err := s.beginIntent(t); err != nil {
+			return err
+		}
+	}
+	tx.put(s.system, pathIntent(t.intent.sequence), 0, intentMark{})
+	return nil
+}
+
+func (s *Service) beginIntent(t *trace) error {
+	intent := s.intents.begin(s.audit.Next())
 	t.entry.Phase = audit.PhaseIntent
 	sequence, err := s.audit.Append(&t.entry, audit.Sync)
 	t.entry.Phase = audit.PhaseOperation
 	if err != nil {
+		s.intents.end(intent, false)
 		return auditError(err)
 	}
+	intent.sequence, t.intent = sequence, intent
 	t.entry.Phase, t.entry.Intent = audit.PhaseOutcome, sequence
 	return nil
 }

@@ -122,7 +122,7 @@ func TestCostAgainstVersions(t *testing.T) {
 		if few["encrypt"] != noCalls || few["decrypt"] != noCalls {
 			t.Errorf("%s: a warm encrypt costs %s, a warm decrypt %s", key, few["encrypt"], few["decrypt"])
 		}
-		if !strings.HasSuffix(few["rotation"], "1 commits of 3 changes") {
+		if !strings.HasSuffix(few["rotation"], "1 commits of 4 changes") {
 			t.Errorf("%s: a rotation costs %s", key, few["rotation"])
 		}
 	}

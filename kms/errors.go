@@ -33,6 +33,10 @@ const (
 	reasonVersionScheduled = "VERSION_" + string(DestroyScheduled)
 )
 
+// reasonOutcomeUnknown is the reason of a change of which nobody knows yet
+// whether it was made.
+const reasonOutcomeUnknown = "OUTCOME_UNKNOWN"
+
 // Error is the error type of every operation of kms. Message is meant for the
 // caller: it names the field, the limit and what to do, and holds no secret.
 // Cause is for the server's log only and is never shown to a caller.

@@ -135,6 +135,7 @@ func (s *Service) makeSystem(ctx context.Context, tx *transaction, devMode bool)
 	if err := s.putSecret(tx, secretTokenSigner, seed); err != nil {
 		return err
 	}
+	tx.put(s.system, pathIntents, 0, intentsRecord{})
 	tx.put(s.system, pathInstallation, 0, s.installation)
 	return nil
 }

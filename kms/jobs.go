@@ -68,6 +68,7 @@ func (s *Service) runJobs(ctx context.Context) {
 			return
 		case <-tick.C:
 			s.round(ctx, "due jobs", s.runDue)
+			s.round(ctx, "settled intents", s.settleIntents)
 			s.evict(ctx)
 		case <-flush.C:
 			s.round(ctx, "times of last use", s.flushDirty)

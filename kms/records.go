@@ -17,6 +17,7 @@ import (
 const (
 	pathInstallation = "installation"
 	pathHead         = "head"
+	pathIntents      = "intents"
 	prefixDomain     = "domain/"
 	prefixNamespace  = "namespace/"
 	prefixKeyID      = "keyid/"
@@ -28,6 +29,7 @@ const (
 	prefixSecret     = "secret/"
 	prefixIdempotent = "idempotent/"
 	prefixDue        = "due/"
+	prefixIntent     = "intent/"
 )
 
 func pathDomain(ns ID, generation uint32) string {
@@ -179,7 +181,7 @@ func storeError(err error) error {
 	case errors.Is(err, store.ErrConflict):
 		return &Error{Code: Aborted, Reason: "CONFLICT", Message: "something else changed the same thing at the same time; try again", Cause: err}
 	case errors.Is(err, store.ErrUnknown):
-		return &Error{Code: Unavailable, Reason: "OUTCOME_UNKNOWN", Cause: err,
+		return &Error{Code: Unavailable, Reason: reasonOutcomeUnknown, Cause: err,
 			Message: "the store did not say whether the change was made; look at it, or send it again with the same idempotency_key"}
 	case errors.Is(err, store.ErrNoSpace):
 		return &Error{Code: Unavailable, Reason: "STORE_FULL", Message: "the store's disk is full; free some space, nothing was changed", Cause: err}

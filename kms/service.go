@@ -51,6 +51,7 @@ type Service struct {
 	locks         [lockStripes]sync.Mutex // by key id
 
 	dirty     dirtyUsage
+	intents   openIntents
 	denials   denialCount
 	hsmHealth atomic.Pointer[string] // what is wrong, "" if nothing
 	counted   atomic.Pointer[KeyCounts]
@@ -69,6 +70,9 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		return nil, err
 	}
 	if err := s.auditBoot(); err != nil {
+		return nil, err
+	}
+	if err := s.resolveIntents(ctx); err != nil {
 		return nil, err
 	}
 	s.clock = newClockGuard(s.now(), s.installation.DevMode)
@@ -171,9 +175,9 @@ func (s *Service) reseed(ctx context.Context) error {
 // counts and times of last use. Calls still under way must have ended before.
 func (s *Service) Close(ctx context.Context) error {
 	s.stopJobs()
-	err := s.flush(ctx)
+	err := errors.Join(s.flush(ctx), s.settleIntents(ctx))
 	if err != nil {
-		s.log.Warn("times of last use were not all stored", "error", err)
+		s.log.Warn("not all that memory held was stored; the next start makes up for it", "error", err)
 	}
 	_, auditErr := s.audit.Append(&audit.Entry{Time: s.now(), Phase: audit.PhaseEvent, Principal: internalPrincipal, Action: "Shutdown", Outcome: string(OK)}, audit.Sync)
 	return errors.Join(err, auditErr)

@@ -278,8 +278,8 @@ func TestEditedRecordsAreRefused(t *testing.T) {
 		}
 		in.write(map[string][]byte{path: now})
 	}
-	if len(kinds) != 13 {
-		t.Errorf("the records are of %d kinds, want all 13: %v", len(kinds), kinds)
+	if len(kinds) != 14 {
+		t.Errorf("the records are of %d kinds, want all 14: %v", len(kinds), kinds)
 	}
 }
 
