@@ -119,8 +119,12 @@ func TestFullAuditDisk(t *testing.T) {
 	in := newScene(t)
 	in.close()
 	dir := filepath.Join(in.dir, "audit")
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m")
+	if err != nil && os.Getenv("CI") == "" {
 		t.Skipf("a small disk cannot be made here: mount: %v", err)
+	}
+	if err != nil {
+		t.Fatalf("mount: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 	in.open()
@@ -129,7 +133,6 @@ func TestFullAuditDisk(t *testing.T) {
 
 	ballast := filepath.Join(dir, "ballast")
 	fillDisk(t, ballast)
-	var err error
 	for range 10_000 {
 		if _, err = in.Encrypt(t.Context(), admin(), &EncryptRequest{Namespace: "pay", Key: "card", Plaintext: []byte("x")}); err != nil {
 			break

@@ -181,8 +181,11 @@ func TestProcessKeepsItsMemoryToItself(t *testing.T) {
 func proc(t *testing.T, d *daemon, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", d.cmd.Process.Pid, name))
-	if err != nil {
+	if err != nil && os.Getenv("CI") == "" {
 		t.Skipf("no /proc to look into: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	return string(text)
 }

@@ -51,8 +51,12 @@ func appendUntilRefused(t *testing.T, l *Log, e *Entry, d Durability) error {
 func smallDisk(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m")
+	if err != nil && os.Getenv("CI") == "" {
 		t.Skipf("needs to mount a small file system: %v", err)
+	}
+	if err != nil {
+		t.Fatalf("mount: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {

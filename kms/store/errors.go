@@ -21,7 +21,7 @@ var (
 	ErrCompacted = errors.New("store: changes of that revision are no longer kept: list again and watch from there")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("store: closed")
-	// ErrUnavailable says that the storage fails for now. A Commit that returned
+	// ErrUnavailable says that the storage fails at present. A Commit that returned
 	// it did not happen.
 	ErrUnavailable = errors.New("store: unavailable")
 	// ErrNoSpace says that the disk is full, or nearly. It is an ErrUnavailable;

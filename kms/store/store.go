@@ -85,7 +85,7 @@ type Changes struct {
 // Store is what a driver implements. Every method returns ErrClosed after Close,
 // an InvalidError (errors.Is ErrInvalid) for arguments beyond the limits, the
 // context's error when that ended first, and ErrUnavailable when the storage
-// below fails for now.
+// below fails at present.
 type Store interface {
 	// Get returns the record of key, or ErrNotFound.
 	Get(ctx context.Context, key string) (Record, error)

@@ -84,8 +84,8 @@ func TestParseCPUTime(t *testing.T) {
 }
 
 func TestCPUTimeGrows(t *testing.T) {
-	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("no /proc here")
+	if _, err := os.Stat("/proc/self/stat"); err != nil && os.Getenv("CI") == "" {
+		t.Skip("no /proc here") // in CI, what follows fails
 	}
 	before, err := CPUTime(os.Getpid())
 	if err != nil {

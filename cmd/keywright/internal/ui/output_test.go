@@ -103,8 +103,11 @@ func TestCommitThatFailsLeavesNothing(t *testing.T) {
 
 func TestFullDiskIsReported(t *testing.T) {
 	out, err := Create("/dev/full", nil, false)
-	if err != nil {
+	if err != nil && os.Getenv("CI") == "" {
 		t.Skip("no /dev/full here:", err)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	if _, err := io.WriteString(out, "x"); err != nil {
 		t.Fatal(err)
