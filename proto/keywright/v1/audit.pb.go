@@ -32,10 +32,12 @@ type AuditFilter struct {
 	Namespace string                 `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Key       string                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
 	// A status name such as OK or PERMISSION_DENIED.
-	Outcome       string                 `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	RequestId     string                 `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
-	Until         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=until,proto3" json:"until,omitempty"`
+	Outcome   string                 `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	RequestId string                 `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Since     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	Until     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=until,proto3" json:"until,omitempty"`
+	// Public id of the token that was used.
+	TokenId       string `protobuf:"bytes,9,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -124,6 +126,13 @@ func (x *AuditFilter) GetUntil() *timestamppb.Timestamp {
 		return x.Until
 	}
 	return nil
+}
+
+func (x *AuditFilter) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
 }
 
 type AuditEntry struct {
@@ -355,11 +364,322 @@ func (x *TailEntriesRequest) GetBacklog() int32 {
 	return 0
 }
 
+type GetCheckpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Size of a checkpoint that the caller knows; 0: none, and no proof is wanted.
+	KnownSize     uint64 `protobuf:"varint,1,opt,name=known_size,json=knownSize,proto3" json:"known_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointRequest) Reset() {
+	*x = GetCheckpointRequest{}
+	mi := &file_keywright_v1_audit_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointRequest) ProtoMessage() {}
+
+func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_audit_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_audit_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetCheckpointRequest) GetKnownSize() uint64 {
+	if x != nil {
+		return x.KnownSize
+	}
+	return 0
+}
+
+type GetCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A signed note (C2SP signed-note) around a C2SP tlog-checkpoint.
+	Checkpoint string `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	// Consistency proof (RFC 6962, 2.1.2) from known_size to this checkpoint, 32 bytes each.
+	Consistency [][]byte `protobuf:"bytes,2,rep,name=consistency,proto3" json:"consistency,omitempty"`
+	// The log's signing keys and how each vouched for the next; docs/audit.md has the form.
+	Keys          string `protobuf:"bytes,3,opt,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointResponse) Reset() {
+	*x = GetCheckpointResponse{}
+	mi := &file_keywright_v1_audit_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointResponse) ProtoMessage() {}
+
+func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_audit_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*GetCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_audit_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetCheckpointResponse) GetCheckpoint() string {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return ""
+}
+
+func (x *GetCheckpointResponse) GetConsistency() [][]byte {
+	if x != nil {
+		return x.Consistency
+	}
+	return nil
+}
+
+func (x *GetCheckpointResponse) GetKeys() string {
+	if x != nil {
+		return x.Keys
+	}
+	return ""
+}
+
+type ProveEntryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveEntryRequest) Reset() {
+	*x = ProveEntryRequest{}
+	mi := &file_keywright_v1_audit_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveEntryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveEntryRequest) ProtoMessage() {}
+
+func (x *ProveEntryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_audit_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveEntryRequest.ProtoReflect.Descriptor instead.
+func (*ProveEntryRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_audit_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ProveEntryRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+type ProveEntryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Entry *AuditEntry            `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	// The proof (C2SP tlog-proof), with the checkpoint.
+	Proof         string `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
+	Keys          string `protobuf:"bytes,3,opt,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveEntryResponse) Reset() {
+	*x = ProveEntryResponse{}
+	mi := &file_keywright_v1_audit_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveEntryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveEntryResponse) ProtoMessage() {}
+
+func (x *ProveEntryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_audit_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveEntryResponse.ProtoReflect.Descriptor instead.
+func (*ProveEntryResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_audit_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ProveEntryResponse) GetEntry() *AuditEntry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *ProveEntryResponse) GetProof() string {
+	if x != nil {
+		return x.Proof
+	}
+	return ""
+}
+
+func (x *ProveEntryResponse) GetKeys() string {
+	if x != nil {
+		return x.Keys
+	}
+	return ""
+}
+
+type RotateAuditKeyRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	IdempotencyKey string                 `protobuf:"bytes,1,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RotateAuditKeyRequest) Reset() {
+	*x = RotateAuditKeyRequest{}
+	mi := &file_keywright_v1_audit_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuditKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuditKeyRequest) ProtoMessage() {}
+
+func (x *RotateAuditKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_audit_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuditKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateAuditKeyRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_audit_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RotateAuditKeyRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type RotateAuditKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new verifier key (C2SP signed-note).
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Sequence from which on it signs.
+	FromSize      uint64 `protobuf:"varint,2,opt,name=from_size,json=fromSize,proto3" json:"from_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuditKeyResponse) Reset() {
+	*x = RotateAuditKeyResponse{}
+	mi := &file_keywright_v1_audit_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuditKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuditKeyResponse) ProtoMessage() {}
+
+func (x *RotateAuditKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_audit_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuditKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateAuditKeyResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_audit_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RotateAuditKeyResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RotateAuditKeyResponse) GetFromSize() uint64 {
+	if x != nil {
+		return x.FromSize
+	}
+	return 0
+}
+
 var File_keywright_v1_audit_proto protoreflect.FileDescriptor
 
 const file_keywright_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x18keywright/v1/audit.proto\x12\fkeywright.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n" +
+	"\x18keywright/v1/audit.proto\x12\fkeywright.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x02\n" +
 	"\vAuditFilter\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x1c\n" +
@@ -369,7 +689,8 @@ const file_keywright_v1_audit_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x120\n" +
 	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"<\n" +
+	"\x05until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x19\n" +
+	"\btoken_id\x18\t \x01(\tR\atokenId\"<\n" +
 	"\n" +
 	"AuditEntry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
@@ -385,10 +706,34 @@ const file_keywright_v1_audit_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"a\n" +
 	"\x12TailEntriesRequest\x121\n" +
 	"\x06filter\x18\x01 \x01(\v2\x19.keywright.v1.AuditFilterR\x06filter\x12\x18\n" +
-	"\abacklog\x18\x02 \x01(\x05R\abacklog2\xa8\x01\n" +
+	"\abacklog\x18\x02 \x01(\x05R\abacklog\"5\n" +
+	"\x14GetCheckpointRequest\x12\x1d\n" +
+	"\n" +
+	"known_size\x18\x01 \x01(\x04R\tknownSize\"m\n" +
+	"\x15GetCheckpointResponse\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\tR\n" +
+	"checkpoint\x12 \n" +
+	"\vconsistency\x18\x02 \x03(\fR\vconsistency\x12\x12\n" +
+	"\x04keys\x18\x03 \x01(\tR\x04keys\"/\n" +
+	"\x11ProveEntryRequest\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"n\n" +
+	"\x12ProveEntryResponse\x12.\n" +
+	"\x05entry\x18\x01 \x01(\v2\x18.keywright.v1.AuditEntryR\x05entry\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\tR\x05proof\x12\x12\n" +
+	"\x04keys\x18\x03 \x01(\tR\x04keys\"@\n" +
+	"\x15RotateAuditKeyRequest\x12'\n" +
+	"\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\"G\n" +
+	"\x16RotateAuditKeyResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1b\n" +
+	"\tfrom_size\x18\x02 \x01(\x04R\bfromSize2\xb0\x03\n" +
 	"\x05Audit\x12R\n" +
 	"\vListEntries\x12 .keywright.v1.ListEntriesRequest\x1a!.keywright.v1.ListEntriesResponse\x12K\n" +
-	"\vTailEntries\x12 .keywright.v1.TailEntriesRequest\x1a\x18.keywright.v1.AuditEntry0\x01B?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
+	"\vTailEntries\x12 .keywright.v1.TailEntriesRequest\x1a\x18.keywright.v1.AuditEntry0\x01\x12X\n" +
+	"\rGetCheckpoint\x12\".keywright.v1.GetCheckpointRequest\x1a#.keywright.v1.GetCheckpointResponse\x12O\n" +
+	"\n" +
+	"ProveEntry\x12\x1f.keywright.v1.ProveEntryRequest\x1a .keywright.v1.ProveEntryResponse\x12[\n" +
+	"\x0eRotateAuditKey\x12#.keywright.v1.RotateAuditKeyRequest\x1a$.keywright.v1.RotateAuditKeyResponseB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
 
 var (
 	file_keywright_v1_audit_proto_rawDescOnce sync.Once
@@ -402,30 +747,43 @@ func file_keywright_v1_audit_proto_rawDescGZIP() []byte {
 	return file_keywright_v1_audit_proto_rawDescData
 }
 
-var file_keywright_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_keywright_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_keywright_v1_audit_proto_goTypes = []any{
-	(*AuditFilter)(nil),           // 0: keywright.v1.AuditFilter
-	(*AuditEntry)(nil),            // 1: keywright.v1.AuditEntry
-	(*ListEntriesRequest)(nil),    // 2: keywright.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil),   // 3: keywright.v1.ListEntriesResponse
-	(*TailEntriesRequest)(nil),    // 4: keywright.v1.TailEntriesRequest
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*AuditFilter)(nil),            // 0: keywright.v1.AuditFilter
+	(*AuditEntry)(nil),             // 1: keywright.v1.AuditEntry
+	(*ListEntriesRequest)(nil),     // 2: keywright.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),    // 3: keywright.v1.ListEntriesResponse
+	(*TailEntriesRequest)(nil),     // 4: keywright.v1.TailEntriesRequest
+	(*GetCheckpointRequest)(nil),   // 5: keywright.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil),  // 6: keywright.v1.GetCheckpointResponse
+	(*ProveEntryRequest)(nil),      // 7: keywright.v1.ProveEntryRequest
+	(*ProveEntryResponse)(nil),     // 8: keywright.v1.ProveEntryResponse
+	(*RotateAuditKeyRequest)(nil),  // 9: keywright.v1.RotateAuditKeyRequest
+	(*RotateAuditKeyResponse)(nil), // 10: keywright.v1.RotateAuditKeyResponse
+	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
 }
 var file_keywright_v1_audit_proto_depIdxs = []int32{
-	5, // 0: keywright.v1.AuditFilter.since:type_name -> google.protobuf.Timestamp
-	5, // 1: keywright.v1.AuditFilter.until:type_name -> google.protobuf.Timestamp
-	0, // 2: keywright.v1.ListEntriesRequest.filter:type_name -> keywright.v1.AuditFilter
-	1, // 3: keywright.v1.ListEntriesResponse.entries:type_name -> keywright.v1.AuditEntry
-	0, // 4: keywright.v1.TailEntriesRequest.filter:type_name -> keywright.v1.AuditFilter
-	2, // 5: keywright.v1.Audit.ListEntries:input_type -> keywright.v1.ListEntriesRequest
-	4, // 6: keywright.v1.Audit.TailEntries:input_type -> keywright.v1.TailEntriesRequest
-	3, // 7: keywright.v1.Audit.ListEntries:output_type -> keywright.v1.ListEntriesResponse
-	1, // 8: keywright.v1.Audit.TailEntries:output_type -> keywright.v1.AuditEntry
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	11, // 0: keywright.v1.AuditFilter.since:type_name -> google.protobuf.Timestamp
+	11, // 1: keywright.v1.AuditFilter.until:type_name -> google.protobuf.Timestamp
+	0,  // 2: keywright.v1.ListEntriesRequest.filter:type_name -> keywright.v1.AuditFilter
+	1,  // 3: keywright.v1.ListEntriesResponse.entries:type_name -> keywright.v1.AuditEntry
+	0,  // 4: keywright.v1.TailEntriesRequest.filter:type_name -> keywright.v1.AuditFilter
+	1,  // 5: keywright.v1.ProveEntryResponse.entry:type_name -> keywright.v1.AuditEntry
+	2,  // 6: keywright.v1.Audit.ListEntries:input_type -> keywright.v1.ListEntriesRequest
+	4,  // 7: keywright.v1.Audit.TailEntries:input_type -> keywright.v1.TailEntriesRequest
+	5,  // 8: keywright.v1.Audit.GetCheckpoint:input_type -> keywright.v1.GetCheckpointRequest
+	7,  // 9: keywright.v1.Audit.ProveEntry:input_type -> keywright.v1.ProveEntryRequest
+	9,  // 10: keywright.v1.Audit.RotateAuditKey:input_type -> keywright.v1.RotateAuditKeyRequest
+	3,  // 11: keywright.v1.Audit.ListEntries:output_type -> keywright.v1.ListEntriesResponse
+	1,  // 12: keywright.v1.Audit.TailEntries:output_type -> keywright.v1.AuditEntry
+	6,  // 13: keywright.v1.Audit.GetCheckpoint:output_type -> keywright.v1.GetCheckpointResponse
+	8,  // 14: keywright.v1.Audit.ProveEntry:output_type -> keywright.v1.ProveEntryResponse
+	10, // 15: keywright.v1.Audit.RotateAuditKey:output_type -> keywright.v1.RotateAuditKeyResponse
+	11, // [11:16] is the sub-list for method output_type
+	6,  // [6:11] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_keywright_v1_audit_proto_init() }
@@ -439,7 +797,7 @@ func file_keywright_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keywright_v1_audit_proto_rawDesc), len(file_keywright_v1_audit_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,8 +21,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Audit_ListEntries_FullMethodName = "/keywright.v1.Audit/ListEntries"
-	Audit_TailEntries_FullMethodName = "/keywright.v1.Audit/TailEntries"
+	Audit_ListEntries_FullMethodName    = "/keywright.v1.Audit/ListEntries"
+	Audit_TailEntries_FullMethodName    = "/keywright.v1.Audit/TailEntries"
+	Audit_GetCheckpoint_FullMethodName  = "/keywright.v1.Audit/GetCheckpoint"
+	Audit_ProveEntry_FullMethodName     = "/keywright.v1.Audit/ProveEntry"
+	Audit_RotateAuditKey_FullMethodName = "/keywright.v1.Audit/RotateAuditKey"
 )
 
 // AuditClient is the client API for Audit service.
@@ -32,6 +35,12 @@ type AuditClient interface {
 	ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error)
 	// Sends entries from a sequence number on, then each new one as it is written, until the caller ends the stream.
 	TailEntries(ctx context.Context, in *TailEntriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[AuditEntry], error)
+	// The newest signed checkpoint, with a proof that its log continues an older one.
+	GetCheckpoint(ctx context.Context, in *GetCheckpointRequest, opts ...grpc.CallOption) (*GetCheckpointResponse, error)
+	// An entry with a proof that it is in the log of the newest checkpoint.
+	ProveEntry(ctx context.Context, in *ProveEntryRequest, opts ...grpc.CallOption) (*ProveEntryResponse, error)
+	// Makes a new signing key for checkpoints in the token; the old one vouches for it.
+	RotateAuditKey(ctx context.Context, in *RotateAuditKeyRequest, opts ...grpc.CallOption) (*RotateAuditKeyResponse, error)
 }
 
 type auditClient struct {
@@ -71,6 +80,36 @@ func (c *auditClient) TailEntries(ctx context.Context, in *TailEntriesRequest, o
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Audit_TailEntriesClient = grpc.ServerStreamingClient[AuditEntry]
 
+func (c *auditClient) GetCheckpoint(ctx context.Context, in *GetCheckpointRequest, opts ...grpc.CallOption) (*GetCheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCheckpointResponse)
+	err := c.cc.Invoke(ctx, Audit_GetCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *auditClient) ProveEntry(ctx context.Context, in *ProveEntryRequest, opts ...grpc.CallOption) (*ProveEntryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProveEntryResponse)
+	err := c.cc.Invoke(ctx, Audit_ProveEntry_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *auditClient) RotateAuditKey(ctx context.Context, in *RotateAuditKeyRequest, opts ...grpc.CallOption) (*RotateAuditKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateAuditKeyResponse)
+	err := c.cc.Invoke(ctx, Audit_RotateAuditKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AuditServer is the server API for Audit service.
 // All implementations must embed UnimplementedAuditServer
 // for forward compatibility.
@@ -78,6 +117,12 @@ type AuditServer interface {
 	ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error)
 	// Sends entries from a sequence number on, then each new one as it is written, until the caller ends the stream.
 	TailEntries(*TailEntriesRequest, grpc.ServerStreamingServer[AuditEntry]) error
+	// The newest signed checkpoint, with a proof that its log continues an older one.
+	GetCheckpoint(context.Context, *GetCheckpointRequest) (*GetCheckpointResponse, error)
+	// An entry with a proof that it is in the log of the newest checkpoint.
+	ProveEntry(context.Context, *ProveEntryRequest) (*ProveEntryResponse, error)
+	// Makes a new signing key for checkpoints in the token; the old one vouches for it.
+	RotateAuditKey(context.Context, *RotateAuditKeyRequest) (*RotateAuditKeyResponse, error)
 	mustEmbedUnimplementedAuditServer()
 }
 
@@ -93,6 +138,15 @@ func (UnimplementedAuditServer) ListEntries(context.Context, *ListEntriesRequest
 }
 func (UnimplementedAuditServer) TailEntries(*TailEntriesRequest, grpc.ServerStreamingServer[AuditEntry]) error {
 	return status.Error(codes.Unimplemented, "method TailEntries not implemented")
+}
+func (UnimplementedAuditServer) GetCheckpoint(context.Context, *GetCheckpointRequest) (*GetCheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCheckpoint not implemented")
+}
+func (UnimplementedAuditServer) ProveEntry(context.Context, *ProveEntryRequest) (*ProveEntryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveEntry not implemented")
+}
+func (UnimplementedAuditServer) RotateAuditKey(context.Context, *RotateAuditKeyRequest) (*RotateAuditKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateAuditKey not implemented")
 }
 func (UnimplementedAuditServer) mustEmbedUnimplementedAuditServer() {}
 func (UnimplementedAuditServer) testEmbeddedByValue()               {}
@@ -144,6 +198,60 @@ func _Audit_TailEntries_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Audit_TailEntriesServer = grpc.ServerStreamingServer[AuditEntry]
 
+func _Audit_GetCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServer).GetCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Audit_GetCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServer).GetCheckpoint(ctx, req.(*GetCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Audit_ProveEntry_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveEntryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServer).ProveEntry(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Audit_ProveEntry_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServer).ProveEntry(ctx, req.(*ProveEntryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Audit_RotateAuditKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateAuditKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServer).RotateAuditKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Audit_RotateAuditKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServer).RotateAuditKey(ctx, req.(*RotateAuditKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Audit_ServiceDesc is the grpc.ServiceDesc for Audit service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -154,6 +262,18 @@ var Audit_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListEntries",
 			Handler:    _Audit_ListEntries_Handler,
+		},
+		{
+			MethodName: "GetCheckpoint",
+			Handler:    _Audit_GetCheckpoint_Handler,
+		},
+		{
+			MethodName: "ProveEntry",
+			Handler:    _Audit_ProveEntry_Handler,
+		},
+		{
+			MethodName: "RotateAuditKey",
+			Handler:    _Audit_RotateAuditKey_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

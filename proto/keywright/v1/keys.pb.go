@@ -100,7 +100,15 @@ type Key struct {
 	UpdateTime       *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	State            KeyState               `protobuf:"varint,14,opt,name=state,proto3,enum=keywright.v1.KeyState" json:"state,omitempty"`
 	// When the material will be, or was, removed (DELETE_SCHEDULED, DELETED).
-	DestroyTime   *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=destroy_time,json=destroyTime,proto3" json:"destroy_time,omitempty"`
+	DestroyTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=destroy_time,json=destroyTime,proto3" json:"destroy_time,omitempty"`
+	// Of a deleted key: since when its material cannot be recovered from old files and backups either; absent: it may be.
+	EraseTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=erase_time,json=eraseTime,proto3" json:"erase_time,omitempty"`
+	// Whether its material can be exported, wrapped; fixed at creation.
+	Exportable bool `protobuf:"varint,17,opt,name=exportable,proto3" json:"exportable,omitempty"`
+	// How the key was made, with its first version; each version has its own origin.
+	Origin MaterialOrigin `protobuf:"varint,18,opt,name=origin,proto3,enum=keywright.v1.MaterialOrigin" json:"origin,omitempty"`
+	// Of a key that was made by ImportKey: when.
+	ImportTime    *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=import_time,json=importTime,proto3" json:"import_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -240,6 +248,34 @@ func (x *Key) GetDestroyTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Key) GetEraseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EraseTime
+	}
+	return nil
+}
+
+func (x *Key) GetExportable() bool {
+	if x != nil {
+		return x.Exportable
+	}
+	return false
+}
+
+func (x *Key) GetOrigin() MaterialOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return MaterialOrigin_MATERIAL_ORIGIN_UNSPECIFIED
+}
+
+func (x *Key) GetImportTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ImportTime
+	}
+	return nil
+}
+
 type KeyVersion struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Namespace  string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -253,7 +289,15 @@ type KeyVersion struct {
 	// To the hour; absent when never used.
 	LastUsedTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
 	// When the material will be, or was, removed (DESTROY_SCHEDULED, DESTROYED).
-	DestroyTime   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=destroy_time,json=destroyTime,proto3" json:"destroy_time,omitempty"`
+	DestroyTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=destroy_time,json=destroyTime,proto3" json:"destroy_time,omitempty"`
+	// Since when it cannot be recovered from old files and backups either, those of the token included; absent: it may be.
+	EraseTime       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=erase_time,json=eraseTime,proto3" json:"erase_time,omitempty"`
+	ProtectionLevel ProtectionLevel        `protobuf:"varint,12,opt,name=protection_level,json=protectionLevel,proto3,enum=keywright.v1.ProtectionLevel" json:"protection_level,omitempty"`
+	// Only GetVersion tells, and only of protection level HSM: what the token itself says of the key. Absent once it is gone.
+	TokenKey *TokenKey      `protobuf:"bytes,13,opt,name=token_key,json=tokenKey,proto3" json:"token_key,omitempty"`
+	Origin   MaterialOrigin `protobuf:"varint,14,opt,name=origin,proto3,enum=keywright.v1.MaterialOrigin" json:"origin,omitempty"`
+	// Of an imported version: when. What it was used for before, and how often, nobody here knows.
+	ImportTime    *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=import_time,json=importTime,proto3" json:"import_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -358,26 +402,154 @@ func (x *KeyVersion) GetDestroyTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *KeyVersion) GetEraseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EraseTime
+	}
+	return nil
+}
+
+func (x *KeyVersion) GetProtectionLevel() ProtectionLevel {
+	if x != nil {
+		return x.ProtectionLevel
+	}
+	return ProtectionLevel_PROTECTION_LEVEL_UNSPECIFIED
+}
+
+func (x *KeyVersion) GetTokenKey() *TokenKey {
+	if x != nil {
+		return x.TokenKey
+	}
+	return nil
+}
+
+func (x *KeyVersion) GetOrigin() MaterialOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return MaterialOrigin_MATERIAL_ORIGIN_UNSPECIFIED
+}
+
+func (x *KeyVersion) GetImportTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ImportTime
+	}
+	return nil
+}
+
+// A key on the token (PKCS#11 v2.40, sections 4.7 and 4.9).
+type TokenKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the object (CKA_ID, hexadecimal).
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why the token does not tell; the three that follow mean nothing then. Empty when it does.
+	Problem string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	// CKA_LOCAL: it was made on the token.
+	Local bool `protobuf:"varint,3,opt,name=local,proto3" json:"local,omitempty"`
+	// CKA_NEVER_EXTRACTABLE
+	NeverExtractable bool `protobuf:"varint,4,opt,name=never_extractable,json=neverExtractable,proto3" json:"never_extractable,omitempty"`
+	// CKA_ALWAYS_SENSITIVE
+	AlwaysSensitive bool `protobuf:"varint,5,opt,name=always_sensitive,json=alwaysSensitive,proto3" json:"always_sensitive,omitempty"`
+	// The version is DESTROYED and can never be used again; the key is removed from the token as soon as that answers.
+	Removing      bool `protobuf:"varint,6,opt,name=removing,proto3" json:"removing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenKey) Reset() {
+	*x = TokenKey{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenKey) ProtoMessage() {}
+
+func (x *TokenKey) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenKey.ProtoReflect.Descriptor instead.
+func (*TokenKey) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TokenKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TokenKey) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *TokenKey) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+func (x *TokenKey) GetNeverExtractable() bool {
+	if x != nil {
+		return x.NeverExtractable
+	}
+	return false
+}
+
+func (x *TokenKey) GetAlwaysSensitive() bool {
+	if x != nil {
+		return x.AlwaysSensitive
+	}
+	return false
+}
+
+func (x *TokenKey) GetRemoving() bool {
+	if x != nil {
+		return x.Removing
+	}
+	return false
+}
+
 type CreateKeyRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Key       string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// Unspecified: taken from the algorithm, else ENCRYPT_DECRYPT.
 	Purpose Purpose `protobuf:"varint,3,opt,name=purpose,proto3,enum=keywright.v1.Purpose" json:"purpose,omitempty"`
-	// Empty: the purpose's default (XAES_256_GCM for ENCRYPT_DECRYPT).
+	// Empty: the purpose's default (XAES_256_GCM for ENCRYPT_DECRYPT), or with HSM the first that the token can do.
 	Algorithm string `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
-	// Unspecified: SOFTWARE.
+	// Unspecified: SOFTWARE. With HSM the algorithm must be one that the token can do, or the error names those that it can.
 	ProtectionLevel ProtectionLevel   `protobuf:"varint,5,opt,name=protection_level,json=protectionLevel,proto3,enum=keywright.v1.ProtectionLevel" json:"protection_level,omitempty"`
 	Labels          map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Rotation        *RotationPolicy   `protobuf:"bytes,7,opt,name=rotation,proto3" json:"rotation,omitempty"`
 	IdempotencyKey  string            `protobuf:"bytes,8,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Let the key's material be exported, wrapped, by who may ExportKey. Not with protection level HSM; fixed for ever.
+	Exportable    bool `protobuf:"varint,9,opt,name=exportable,proto3" json:"exportable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[3]
+	mi := &file_keywright_v1_keys_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +561,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[3]
+	mi := &file_keywright_v1_keys_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +574,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{3}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateKeyRequest) GetNamespace() string {
@@ -461,6 +633,13 @@ func (x *CreateKeyRequest) GetIdempotencyKey() string {
 	return ""
 }
 
+func (x *CreateKeyRequest) GetExportable() bool {
+	if x != nil {
+		return x.Exportable
+	}
+	return false
+}
+
 type GetKeyRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -472,7 +651,7 @@ type GetKeyRequest struct {
 
 func (x *GetKeyRequest) Reset() {
 	*x = GetKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[4]
+	mi := &file_keywright_v1_keys_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -484,7 +663,7 @@ func (x *GetKeyRequest) String() string {
 func (*GetKeyRequest) ProtoMessage() {}
 
 func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[4]
+	mi := &file_keywright_v1_keys_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -497,7 +676,7 @@ func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{4}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetKeyRequest) GetNamespace() string {
@@ -530,7 +709,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[5]
+	mi := &file_keywright_v1_keys_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +721,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[5]
+	mi := &file_keywright_v1_keys_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +734,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{5}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListKeysRequest) GetNamespace() string {
@@ -604,7 +783,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[6]
+	mi := &file_keywright_v1_keys_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +795,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[6]
+	mi := &file_keywright_v1_keys_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +808,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{6}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -661,7 +840,7 @@ type UpdateKeyRequest struct {
 
 func (x *UpdateKeyRequest) Reset() {
 	*x = UpdateKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[7]
+	mi := &file_keywright_v1_keys_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +852,7 @@ func (x *UpdateKeyRequest) String() string {
 func (*UpdateKeyRequest) ProtoMessage() {}
 
 func (x *UpdateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[7]
+	mi := &file_keywright_v1_keys_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +865,7 @@ func (x *UpdateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateKeyRequest.ProtoReflect.Descriptor instead.
 func (*UpdateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{7}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateKeyRequest) GetNamespace() string {
@@ -735,7 +914,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[8]
+	mi := &file_keywright_v1_keys_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +926,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[8]
+	mi := &file_keywright_v1_keys_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +939,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{8}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RotateKeyRequest) GetNamespace() string {
@@ -796,7 +975,7 @@ type GetVersionRequest struct {
 
 func (x *GetVersionRequest) Reset() {
 	*x = GetVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[9]
+	mi := &file_keywright_v1_keys_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +987,7 @@ func (x *GetVersionRequest) String() string {
 func (*GetVersionRequest) ProtoMessage() {}
 
 func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[9]
+	mi := &file_keywright_v1_keys_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1000,7 @@ func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{9}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetVersionRequest) GetNamespace() string {
@@ -857,7 +1036,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[10]
+	mi := &file_keywright_v1_keys_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +1048,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[10]
+	mi := &file_keywright_v1_keys_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +1061,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{10}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListVersionsRequest) GetNamespace() string {
@@ -923,7 +1102,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[11]
+	mi := &file_keywright_v1_keys_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1114,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[11]
+	mi := &file_keywright_v1_keys_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1127,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{11}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*KeyVersion {
@@ -977,7 +1156,7 @@ type SetPrimaryVersionRequest struct {
 
 func (x *SetPrimaryVersionRequest) Reset() {
 	*x = SetPrimaryVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[12]
+	mi := &file_keywright_v1_keys_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1168,7 @@ func (x *SetPrimaryVersionRequest) String() string {
 func (*SetPrimaryVersionRequest) ProtoMessage() {}
 
 func (x *SetPrimaryVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[12]
+	mi := &file_keywright_v1_keys_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1181,7 @@ func (x *SetPrimaryVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPrimaryVersionRequest.ProtoReflect.Descriptor instead.
 func (*SetPrimaryVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{12}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetPrimaryVersionRequest) GetNamespace() string {
@@ -1045,7 +1224,7 @@ type EnableVersionRequest struct {
 
 func (x *EnableVersionRequest) Reset() {
 	*x = EnableVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[13]
+	mi := &file_keywright_v1_keys_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1236,7 @@ func (x *EnableVersionRequest) String() string {
 func (*EnableVersionRequest) ProtoMessage() {}
 
 func (x *EnableVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[13]
+	mi := &file_keywright_v1_keys_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1249,7 @@ func (x *EnableVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableVersionRequest.ProtoReflect.Descriptor instead.
 func (*EnableVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{13}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EnableVersionRequest) GetNamespace() string {
@@ -1113,7 +1292,7 @@ type DisableVersionRequest struct {
 
 func (x *DisableVersionRequest) Reset() {
 	*x = DisableVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[14]
+	mi := &file_keywright_v1_keys_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1304,7 @@ func (x *DisableVersionRequest) String() string {
 func (*DisableVersionRequest) ProtoMessage() {}
 
 func (x *DisableVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[14]
+	mi := &file_keywright_v1_keys_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1317,7 @@ func (x *DisableVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableVersionRequest.ProtoReflect.Descriptor instead.
 func (*DisableVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{14}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DisableVersionRequest) GetNamespace() string {
@@ -1183,7 +1362,7 @@ type DestroyVersionRequest struct {
 
 func (x *DestroyVersionRequest) Reset() {
 	*x = DestroyVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[15]
+	mi := &file_keywright_v1_keys_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1374,7 @@ func (x *DestroyVersionRequest) String() string {
 func (*DestroyVersionRequest) ProtoMessage() {}
 
 func (x *DestroyVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[15]
+	mi := &file_keywright_v1_keys_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1387,7 @@ func (x *DestroyVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyVersionRequest.ProtoReflect.Descriptor instead.
 func (*DestroyVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{15}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DestroyVersionRequest) GetNamespace() string {
@@ -1258,7 +1437,7 @@ type RestoreVersionRequest struct {
 
 func (x *RestoreVersionRequest) Reset() {
 	*x = RestoreVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[16]
+	mi := &file_keywright_v1_keys_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1449,7 @@ func (x *RestoreVersionRequest) String() string {
 func (*RestoreVersionRequest) ProtoMessage() {}
 
 func (x *RestoreVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[16]
+	mi := &file_keywright_v1_keys_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1462,7 @@ func (x *RestoreVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVersionRequest.ProtoReflect.Descriptor instead.
 func (*RestoreVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{16}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RestoreVersionRequest) GetNamespace() string {
@@ -1327,7 +1506,7 @@ type DeleteKeyRequest struct {
 
 func (x *DeleteKeyRequest) Reset() {
 	*x = DeleteKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[17]
+	mi := &file_keywright_v1_keys_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1518,7 @@ func (x *DeleteKeyRequest) String() string {
 func (*DeleteKeyRequest) ProtoMessage() {}
 
 func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[17]
+	mi := &file_keywright_v1_keys_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1531,7 @@ func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKeyRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{17}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteKeyRequest) GetNamespace() string {
@@ -1395,7 +1574,7 @@ type RestoreKeyRequest struct {
 
 func (x *RestoreKeyRequest) Reset() {
 	*x = RestoreKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[18]
+	mi := &file_keywright_v1_keys_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1586,7 @@ func (x *RestoreKeyRequest) String() string {
 func (*RestoreKeyRequest) ProtoMessage() {}
 
 func (x *RestoreKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[18]
+	mi := &file_keywright_v1_keys_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1599,7 @@ func (x *RestoreKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreKeyRequest.ProtoReflect.Descriptor instead.
 func (*RestoreKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{18}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RestoreKeyRequest) GetNamespace() string {
@@ -1444,6 +1623,564 @@ func (x *RestoreKeyRequest) GetIdempotencyKey() string {
 	return ""
 }
 
+type GetImportParametersRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// The key to be imported, or to get a version, by name; the parameters serve no other then. Empty: any of the namespace.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// The algorithm of the key to be imported; may be left out for a key that exists.
+	Algorithm string `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	// Unspecified: SOFTWARE, or that of a key that exists.
+	ProtectionLevel ProtectionLevel `protobuf:"varint,4,opt,name=protection_level,json=protectionLevel,proto3,enum=keywright.v1.ProtectionLevel" json:"protection_level,omitempty"`
+	// How long they serve: absent means 24 hours; at least a minute, at most 7 days.
+	Ttl *durationpb.Duration `protobuf:"bytes,5,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Serve one import only; the wrapping key is removed right after it.
+	SingleUse      bool   `protobuf:"varint,6,opt,name=single_use,json=singleUse,proto3" json:"single_use,omitempty"`
+	IdempotencyKey string `protobuf:"bytes,7,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *GetImportParametersRequest) Reset() {
+	*x = GetImportParametersRequest{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetImportParametersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetImportParametersRequest) ProtoMessage() {}
+
+func (x *GetImportParametersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetImportParametersRequest.ProtoReflect.Descriptor instead.
+func (*GetImportParametersRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetImportParametersRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *GetImportParametersRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *GetImportParametersRequest) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *GetImportParametersRequest) GetProtectionLevel() ProtectionLevel {
+	if x != nil {
+		return x.ProtectionLevel
+	}
+	return ProtectionLevel_PROTECTION_LEVEL_UNSPECIFIED
+}
+
+func (x *GetImportParametersRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *GetImportParametersRequest) GetSingleUse() bool {
+	if x != nil {
+		return x.SingleUse
+	}
+	return false
+}
+
+func (x *GetImportParametersRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+// To what, and how, a client wraps key material: RSA-OAEP (RFC 8017; the hash also in MGF1, an empty label) of a fresh
+// AES-256 key, followed by the material, wrapped under that key by AES key wrap with padding (RFC 5649). The material is
+// the raw key of symmetric algorithms, of others the private key in PKCS#8, DER.
+type ImportParameters struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// The id to be given with the wrapped key.
+	ImportJob       string          `protobuf:"bytes,2,opt,name=import_job,json=importJob,proto3" json:"import_job,omitempty"`
+	Key             string          `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Algorithm       string          `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	ProtectionLevel ProtectionLevel `protobuf:"varint,5,opt,name=protection_level,json=protectionLevel,proto3,enum=keywright.v1.ProtectionLevel" json:"protection_level,omitempty"`
+	// SubjectPublicKeyInfo of an RSA key of 3072 bits, PEM.
+	PublicKeyPem string `protobuf:"bytes,6,opt,name=public_key_pem,json=publicKeyPem,proto3" json:"public_key_pem,omitempty"`
+	// RSA_OAEP_3072_SHA256_AES_256, or RSA_OAEP_3072_SHA1_AES_256 where the HSM's OAEP has no other hash.
+	Method string `protobuf:"bytes,7,opt,name=method,proto3" json:"method,omitempty"`
+	// SHA256 or SHA1.
+	OaepHash      string                 `protobuf:"bytes,8,opt,name=oaep_hash,json=oaepHash,proto3" json:"oaep_hash,omitempty"`
+	SingleUse     bool                   `protobuf:"varint,9,opt,name=single_use,json=singleUse,proto3" json:"single_use,omitempty"`
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportParameters) Reset() {
+	*x = ImportParameters{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportParameters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportParameters) ProtoMessage() {}
+
+func (x *ImportParameters) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportParameters.ProtoReflect.Descriptor instead.
+func (*ImportParameters) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ImportParameters) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ImportParameters) GetImportJob() string {
+	if x != nil {
+		return x.ImportJob
+	}
+	return ""
+}
+
+func (x *ImportParameters) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ImportParameters) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *ImportParameters) GetProtectionLevel() ProtectionLevel {
+	if x != nil {
+		return x.ProtectionLevel
+	}
+	return ProtectionLevel_PROTECTION_LEVEL_UNSPECIFIED
+}
+
+func (x *ImportParameters) GetPublicKeyPem() string {
+	if x != nil {
+		return x.PublicKeyPem
+	}
+	return ""
+}
+
+func (x *ImportParameters) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ImportParameters) GetOaepHash() string {
+	if x != nil {
+		return x.OaepHash
+	}
+	return ""
+}
+
+func (x *ImportParameters) GetSingleUse() bool {
+	if x != nil {
+		return x.SingleUse
+	}
+	return false
+}
+
+func (x *ImportParameters) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *ImportParameters) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+type ImportKeyRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key       string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// ImportParameters.import_job, whose algorithm and protection level the key gets.
+	ImportJob string `protobuf:"bytes,3,opt,name=import_job,json=importJob,proto3" json:"import_job,omitempty"`
+	// At most 16 KiB.
+	WrappedKey []byte            `protobuf:"bytes,4,opt,name=wrapped_key,json=wrappedKey,proto3" json:"wrapped_key,omitempty"`
+	Labels     map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Rotation   *RotationPolicy   `protobuf:"bytes,6,opt,name=rotation,proto3" json:"rotation,omitempty"`
+	// As in CreateKeyRequest.
+	Exportable     bool   `protobuf:"varint,7,opt,name=exportable,proto3" json:"exportable,omitempty"`
+	IdempotencyKey string `protobuf:"bytes,8,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ImportKeyRequest) Reset() {
+	*x = ImportKeyRequest{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportKeyRequest) ProtoMessage() {}
+
+func (x *ImportKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportKeyRequest.ProtoReflect.Descriptor instead.
+func (*ImportKeyRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ImportKeyRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ImportKeyRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ImportKeyRequest) GetImportJob() string {
+	if x != nil {
+		return x.ImportJob
+	}
+	return ""
+}
+
+func (x *ImportKeyRequest) GetWrappedKey() []byte {
+	if x != nil {
+		return x.WrappedKey
+	}
+	return nil
+}
+
+func (x *ImportKeyRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *ImportKeyRequest) GetRotation() *RotationPolicy {
+	if x != nil {
+		return x.Rotation
+	}
+	return nil
+}
+
+func (x *ImportKeyRequest) GetExportable() bool {
+	if x != nil {
+		return x.Exportable
+	}
+	return false
+}
+
+func (x *ImportKeyRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type ImportKeyVersionRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key       string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// ImportParameters.import_job, of the key's algorithm and protection level.
+	ImportJob string `protobuf:"bytes,3,opt,name=import_job,json=importJob,proto3" json:"import_job,omitempty"`
+	// At most 16 KiB.
+	WrappedKey []byte `protobuf:"bytes,4,opt,name=wrapped_key,json=wrappedKey,proto3" json:"wrapped_key,omitempty"`
+	// Also make the new version the primary one.
+	MakePrimary    bool   `protobuf:"varint,5,opt,name=make_primary,json=makePrimary,proto3" json:"make_primary,omitempty"`
+	IdempotencyKey string `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ImportKeyVersionRequest) Reset() {
+	*x = ImportKeyVersionRequest{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportKeyVersionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportKeyVersionRequest) ProtoMessage() {}
+
+func (x *ImportKeyVersionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportKeyVersionRequest.ProtoReflect.Descriptor instead.
+func (*ImportKeyVersionRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ImportKeyVersionRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ImportKeyVersionRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ImportKeyVersionRequest) GetImportJob() string {
+	if x != nil {
+		return x.ImportJob
+	}
+	return ""
+}
+
+func (x *ImportKeyVersionRequest) GetWrappedKey() []byte {
+	if x != nil {
+		return x.WrappedKey
+	}
+	return nil
+}
+
+func (x *ImportKeyVersionRequest) GetMakePrimary() bool {
+	if x != nil {
+		return x.MakePrimary
+	}
+	return false
+}
+
+func (x *ImportKeyVersionRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type ExportKeyRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key       string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// 0 is the primary version.
+	Version uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// Of whom it is for: RSA of 2048 to 8192 bits, SubjectPublicKeyInfo or PKCS#1, PEM or DER.
+	PublicKey     []byte `protobuf:"bytes,4,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportKeyRequest) Reset() {
+	*x = ExportKeyRequest{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportKeyRequest) ProtoMessage() {}
+
+func (x *ExportKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportKeyRequest.ProtoReflect.Descriptor instead.
+func (*ExportKeyRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ExportKeyRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ExportKeyRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ExportKeyRequest) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ExportKeyRequest) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+type ExportKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the form that ImportParameters describes, with SHA-256.
+	WrappedKey []byte `protobuf:"bytes,1,opt,name=wrapped_key,json=wrappedKey,proto3" json:"wrapped_key,omitempty"`
+	// Such as RSA_OAEP_4096_SHA256_AES_256, with the size of the public key given.
+	Method        string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	Version       uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Algorithm     string `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportKeyResponse) Reset() {
+	*x = ExportKeyResponse{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportKeyResponse) ProtoMessage() {}
+
+func (x *ExportKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportKeyResponse.ProtoReflect.Descriptor instead.
+func (*ExportKeyResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ExportKeyResponse) GetWrappedKey() []byte {
+	if x != nil {
+		return x.WrappedKey
+	}
+	return nil
+}
+
+func (x *ExportKeyResponse) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ExportKeyResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ExportKeyResponse) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
 var File_keywright_v1_keys_proto protoreflect.FileDescriptor
 
 const file_keywright_v1_keys_proto_rawDesc = "" +
@@ -1451,7 +2188,7 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"\x17keywright/v1/keys.proto\x12\fkeywright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18keywright/v1/types.proto\"^\n" +
 	"\x0eRotationPolicy\x121\n" +
 	"\x06period\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x19\n" +
-	"\bmax_uses\x18\x02 \x01(\x04R\amaxUses\"\x8d\x06\n" +
+	"\bmax_uses\x18\x02 \x01(\x04R\amaxUses\"\xdb\a\n" +
 	"\x03Key\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -1470,10 +2207,18 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"\vupdate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12,\n" +
 	"\x05state\x18\x0e \x01(\x0e2\x16.keywright.v1.KeyStateR\x05state\x12=\n" +
-	"\fdestroy_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyTime\x1a9\n" +
+	"\fdestroy_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyTime\x129\n" +
+	"\n" +
+	"erase_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\teraseTime\x12\x1e\n" +
+	"\n" +
+	"exportable\x18\x11 \x01(\bR\n" +
+	"exportable\x124\n" +
+	"\x06origin\x18\x12 \x01(\x0e2\x1c.keywright.v1.MaterialOriginR\x06origin\x12;\n" +
+	"\vimport_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"importTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\x05\n" +
 	"\n" +
 	"KeyVersion\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
@@ -1487,7 +2232,21 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"createTime\x12@\n" +
 	"\x0elast_used_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12=\n" +
 	"\fdestroy_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyTime\"\xbd\x03\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyTime\x129\n" +
+	"\n" +
+	"erase_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\teraseTime\x12H\n" +
+	"\x10protection_level\x18\f \x01(\x0e2\x1d.keywright.v1.ProtectionLevelR\x0fprotectionLevel\x123\n" +
+	"\ttoken_key\x18\r \x01(\v2\x16.keywright.v1.TokenKeyR\btokenKey\x124\n" +
+	"\x06origin\x18\x0e \x01(\x0e2\x1c.keywright.v1.MaterialOriginR\x06origin\x12;\n" +
+	"\vimport_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"importTime\"\xbe\x01\n" +
+	"\bTokenKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x14\n" +
+	"\x05local\x18\x03 \x01(\bR\x05local\x12+\n" +
+	"\x11never_extractable\x18\x04 \x01(\bR\x10neverExtractable\x12)\n" +
+	"\x10always_sensitive\x18\x05 \x01(\bR\x0falwaysSensitive\x12\x1a\n" +
+	"\bremoving\x18\x06 \x01(\bR\bremoving\"\xdd\x03\n" +
 	"\x10CreateKeyRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12/\n" +
@@ -1496,7 +2255,10 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"\x10protection_level\x18\x05 \x01(\x0e2\x1d.keywright.v1.ProtectionLevelR\x0fprotectionLevel\x12B\n" +
 	"\x06labels\x18\x06 \x03(\v2*.keywright.v1.CreateKeyRequest.LabelsEntryR\x06labels\x128\n" +
 	"\brotation\x18\a \x01(\v2\x1c.keywright.v1.RotationPolicyR\brotation\x12'\n" +
-	"\x0fidempotency_key\x18\b \x01(\tR\x0eidempotencyKey\x1a9\n" +
+	"\x0fidempotency_key\x18\b \x01(\tR\x0eidempotencyKey\x12\x1e\n" +
+	"\n" +
+	"exportable\x18\t \x01(\bR\n" +
+	"exportable\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"?\n" +
@@ -1573,7 +2335,71 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"\x11RestoreKeyRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12'\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey2\x86\b\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\xa9\x02\n" +
+	"\x1aGetImportParametersRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1c\n" +
+	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12H\n" +
+	"\x10protection_level\x18\x04 \x01(\x0e2\x1d.keywright.v1.ProtectionLevelR\x0fprotectionLevel\x12+\n" +
+	"\x03ttl\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1d\n" +
+	"\n" +
+	"single_use\x18\x06 \x01(\bR\tsingleUse\x12'\n" +
+	"\x0fidempotency_key\x18\a \x01(\tR\x0eidempotencyKey\"\xbd\x03\n" +
+	"\x10ImportParameters\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1d\n" +
+	"\n" +
+	"import_job\x18\x02 \x01(\tR\timportJob\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x1c\n" +
+	"\talgorithm\x18\x04 \x01(\tR\talgorithm\x12H\n" +
+	"\x10protection_level\x18\x05 \x01(\x0e2\x1d.keywright.v1.ProtectionLevelR\x0fprotectionLevel\x12$\n" +
+	"\x0epublic_key_pem\x18\x06 \x01(\tR\fpublicKeyPem\x12\x16\n" +
+	"\x06method\x18\a \x01(\tR\x06method\x12\x1b\n" +
+	"\toaep_hash\x18\b \x01(\tR\boaepHash\x12\x1d\n" +
+	"\n" +
+	"single_use\x18\t \x01(\bR\tsingleUse\x12;\n" +
+	"\vcreate_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\x84\x03\n" +
+	"\x10ImportKeyRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1d\n" +
+	"\n" +
+	"import_job\x18\x03 \x01(\tR\timportJob\x12\x1f\n" +
+	"\vwrapped_key\x18\x04 \x01(\fR\n" +
+	"wrappedKey\x12B\n" +
+	"\x06labels\x18\x05 \x03(\v2*.keywright.v1.ImportKeyRequest.LabelsEntryR\x06labels\x128\n" +
+	"\brotation\x18\x06 \x01(\v2\x1c.keywright.v1.RotationPolicyR\brotation\x12\x1e\n" +
+	"\n" +
+	"exportable\x18\a \x01(\bR\n" +
+	"exportable\x12'\n" +
+	"\x0fidempotency_key\x18\b \x01(\tR\x0eidempotencyKey\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd5\x01\n" +
+	"\x17ImportKeyVersionRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1d\n" +
+	"\n" +
+	"import_job\x18\x03 \x01(\tR\timportJob\x12\x1f\n" +
+	"\vwrapped_key\x18\x04 \x01(\fR\n" +
+	"wrappedKey\x12!\n" +
+	"\fmake_primary\x18\x05 \x01(\bR\vmakePrimary\x12'\n" +
+	"\x0fidempotency_key\x18\x06 \x01(\tR\x0eidempotencyKey\"{\n" +
+	"\x10ExportKeyRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x04 \x01(\fR\tpublicKey\"\x84\x01\n" +
+	"\x11ExportKeyResponse\x12\x1f\n" +
+	"\vwrapped_key\x18\x01 \x01(\fR\n" +
+	"wrappedKey\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\x12\x1c\n" +
+	"\talgorithm\x18\x04 \x01(\tR\talgorithm2\xca\n" +
+	"\n" +
 	"\x04Keys\x12>\n" +
 	"\tCreateKey\x12\x1e.keywright.v1.CreateKeyRequest\x1a\x11.keywright.v1.Key\x128\n" +
 	"\x06GetKey\x12\x1b.keywright.v1.GetKeyRequest\x1a\x11.keywright.v1.Key\x12I\n" +
@@ -1590,7 +2416,11 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"\x0eRestoreVersion\x12#.keywright.v1.RestoreVersionRequest\x1a\x18.keywright.v1.KeyVersion\x12>\n" +
 	"\tDeleteKey\x12\x1e.keywright.v1.DeleteKeyRequest\x1a\x11.keywright.v1.Key\x12@\n" +
 	"\n" +
-	"RestoreKey\x12\x1f.keywright.v1.RestoreKeyRequest\x1a\x11.keywright.v1.KeyB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
+	"RestoreKey\x12\x1f.keywright.v1.RestoreKeyRequest\x1a\x11.keywright.v1.Key\x12_\n" +
+	"\x13GetImportParameters\x12(.keywright.v1.GetImportParametersRequest\x1a\x1e.keywright.v1.ImportParameters\x12>\n" +
+	"\tImportKey\x12\x1e.keywright.v1.ImportKeyRequest\x1a\x11.keywright.v1.Key\x12S\n" +
+	"\x10ImportKeyVersion\x12%.keywright.v1.ImportKeyVersionRequest\x1a\x18.keywright.v1.KeyVersion\x12L\n" +
+	"\tExportKey\x12\x1e.keywright.v1.ExportKeyRequest\x1a\x1f.keywright.v1.ExportKeyResponseB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
 
 var (
 	file_keywright_v1_keys_proto_rawDescOnce sync.Once
@@ -1604,97 +2434,129 @@ func file_keywright_v1_keys_proto_rawDescGZIP() []byte {
 	return file_keywright_v1_keys_proto_rawDescData
 }
 
-var file_keywright_v1_keys_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_keywright_v1_keys_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_keywright_v1_keys_proto_goTypes = []any{
-	(*RotationPolicy)(nil),           // 0: keywright.v1.RotationPolicy
-	(*Key)(nil),                      // 1: keywright.v1.Key
-	(*KeyVersion)(nil),               // 2: keywright.v1.KeyVersion
-	(*CreateKeyRequest)(nil),         // 3: keywright.v1.CreateKeyRequest
-	(*GetKeyRequest)(nil),            // 4: keywright.v1.GetKeyRequest
-	(*ListKeysRequest)(nil),          // 5: keywright.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),         // 6: keywright.v1.ListKeysResponse
-	(*UpdateKeyRequest)(nil),         // 7: keywright.v1.UpdateKeyRequest
-	(*RotateKeyRequest)(nil),         // 8: keywright.v1.RotateKeyRequest
-	(*GetVersionRequest)(nil),        // 9: keywright.v1.GetVersionRequest
-	(*ListVersionsRequest)(nil),      // 10: keywright.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),     // 11: keywright.v1.ListVersionsResponse
-	(*SetPrimaryVersionRequest)(nil), // 12: keywright.v1.SetPrimaryVersionRequest
-	(*EnableVersionRequest)(nil),     // 13: keywright.v1.EnableVersionRequest
-	(*DisableVersionRequest)(nil),    // 14: keywright.v1.DisableVersionRequest
-	(*DestroyVersionRequest)(nil),    // 15: keywright.v1.DestroyVersionRequest
-	(*RestoreVersionRequest)(nil),    // 16: keywright.v1.RestoreVersionRequest
-	(*DeleteKeyRequest)(nil),         // 17: keywright.v1.DeleteKeyRequest
-	(*RestoreKeyRequest)(nil),        // 18: keywright.v1.RestoreKeyRequest
-	nil,                              // 19: keywright.v1.Key.LabelsEntry
-	nil,                              // 20: keywright.v1.CreateKeyRequest.LabelsEntry
-	nil,                              // 21: keywright.v1.ListKeysRequest.LabelsEntry
-	(*durationpb.Duration)(nil),      // 22: google.protobuf.Duration
-	(Purpose)(0),                     // 23: keywright.v1.Purpose
-	(ProtectionLevel)(0),             // 24: keywright.v1.ProtectionLevel
-	(*timestamppb.Timestamp)(nil),    // 25: google.protobuf.Timestamp
-	(KeyState)(0),                    // 26: keywright.v1.KeyState
-	(VersionState)(0),                // 27: keywright.v1.VersionState
-	(*Labels)(nil),                   // 28: keywright.v1.Labels
+	(*RotationPolicy)(nil),             // 0: keywright.v1.RotationPolicy
+	(*Key)(nil),                        // 1: keywright.v1.Key
+	(*KeyVersion)(nil),                 // 2: keywright.v1.KeyVersion
+	(*TokenKey)(nil),                   // 3: keywright.v1.TokenKey
+	(*CreateKeyRequest)(nil),           // 4: keywright.v1.CreateKeyRequest
+	(*GetKeyRequest)(nil),              // 5: keywright.v1.GetKeyRequest
+	(*ListKeysRequest)(nil),            // 6: keywright.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),           // 7: keywright.v1.ListKeysResponse
+	(*UpdateKeyRequest)(nil),           // 8: keywright.v1.UpdateKeyRequest
+	(*RotateKeyRequest)(nil),           // 9: keywright.v1.RotateKeyRequest
+	(*GetVersionRequest)(nil),          // 10: keywright.v1.GetVersionRequest
+	(*ListVersionsRequest)(nil),        // 11: keywright.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),       // 12: keywright.v1.ListVersionsResponse
+	(*SetPrimaryVersionRequest)(nil),   // 13: keywright.v1.SetPrimaryVersionRequest
+	(*EnableVersionRequest)(nil),       // 14: keywright.v1.EnableVersionRequest
+	(*DisableVersionRequest)(nil),      // 15: keywright.v1.DisableVersionRequest
+	(*DestroyVersionRequest)(nil),      // 16: keywright.v1.DestroyVersionRequest
+	(*RestoreVersionRequest)(nil),      // 17: keywright.v1.RestoreVersionRequest
+	(*DeleteKeyRequest)(nil),           // 18: keywright.v1.DeleteKeyRequest
+	(*RestoreKeyRequest)(nil),          // 19: keywright.v1.RestoreKeyRequest
+	(*GetImportParametersRequest)(nil), // 20: keywright.v1.GetImportParametersRequest
+	(*ImportParameters)(nil),           // 21: keywright.v1.ImportParameters
+	(*ImportKeyRequest)(nil),           // 22: keywright.v1.ImportKeyRequest
+	(*ImportKeyVersionRequest)(nil),    // 23: keywright.v1.ImportKeyVersionRequest
+	(*ExportKeyRequest)(nil),           // 24: keywright.v1.ExportKeyRequest
+	(*ExportKeyResponse)(nil),          // 25: keywright.v1.ExportKeyResponse
+	nil,                                // 26: keywright.v1.Key.LabelsEntry
+	nil,                                // 27: keywright.v1.CreateKeyRequest.LabelsEntry
+	nil,                                // 28: keywright.v1.ListKeysRequest.LabelsEntry
+	nil,                                // 29: keywright.v1.ImportKeyRequest.LabelsEntry
+	(*durationpb.Duration)(nil),        // 30: google.protobuf.Duration
+	(Purpose)(0),                       // 31: keywright.v1.Purpose
+	(ProtectionLevel)(0),               // 32: keywright.v1.ProtectionLevel
+	(*timestamppb.Timestamp)(nil),      // 33: google.protobuf.Timestamp
+	(KeyState)(0),                      // 34: keywright.v1.KeyState
+	(MaterialOrigin)(0),                // 35: keywright.v1.MaterialOrigin
+	(VersionState)(0),                  // 36: keywright.v1.VersionState
+	(*Labels)(nil),                     // 37: keywright.v1.Labels
 }
 var file_keywright_v1_keys_proto_depIdxs = []int32{
-	22, // 0: keywright.v1.RotationPolicy.period:type_name -> google.protobuf.Duration
-	23, // 1: keywright.v1.Key.purpose:type_name -> keywright.v1.Purpose
-	24, // 2: keywright.v1.Key.protection_level:type_name -> keywright.v1.ProtectionLevel
-	19, // 3: keywright.v1.Key.labels:type_name -> keywright.v1.Key.LabelsEntry
+	30, // 0: keywright.v1.RotationPolicy.period:type_name -> google.protobuf.Duration
+	31, // 1: keywright.v1.Key.purpose:type_name -> keywright.v1.Purpose
+	32, // 2: keywright.v1.Key.protection_level:type_name -> keywright.v1.ProtectionLevel
+	26, // 3: keywright.v1.Key.labels:type_name -> keywright.v1.Key.LabelsEntry
 	0,  // 4: keywright.v1.Key.rotation:type_name -> keywright.v1.RotationPolicy
-	25, // 5: keywright.v1.Key.next_rotation_time:type_name -> google.protobuf.Timestamp
-	25, // 6: keywright.v1.Key.create_time:type_name -> google.protobuf.Timestamp
-	25, // 7: keywright.v1.Key.update_time:type_name -> google.protobuf.Timestamp
-	26, // 8: keywright.v1.Key.state:type_name -> keywright.v1.KeyState
-	25, // 9: keywright.v1.Key.destroy_time:type_name -> google.protobuf.Timestamp
-	27, // 10: keywright.v1.KeyVersion.state:type_name -> keywright.v1.VersionState
-	25, // 11: keywright.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
-	25, // 12: keywright.v1.KeyVersion.last_used_time:type_name -> google.protobuf.Timestamp
-	25, // 13: keywright.v1.KeyVersion.destroy_time:type_name -> google.protobuf.Timestamp
-	23, // 14: keywright.v1.CreateKeyRequest.purpose:type_name -> keywright.v1.Purpose
-	24, // 15: keywright.v1.CreateKeyRequest.protection_level:type_name -> keywright.v1.ProtectionLevel
-	20, // 16: keywright.v1.CreateKeyRequest.labels:type_name -> keywright.v1.CreateKeyRequest.LabelsEntry
-	0,  // 17: keywright.v1.CreateKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
-	21, // 18: keywright.v1.ListKeysRequest.labels:type_name -> keywright.v1.ListKeysRequest.LabelsEntry
-	1,  // 19: keywright.v1.ListKeysResponse.keys:type_name -> keywright.v1.Key
-	28, // 20: keywright.v1.UpdateKeyRequest.labels:type_name -> keywright.v1.Labels
-	0,  // 21: keywright.v1.UpdateKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
-	2,  // 22: keywright.v1.ListVersionsResponse.versions:type_name -> keywright.v1.KeyVersion
-	22, // 23: keywright.v1.DestroyVersionRequest.delay:type_name -> google.protobuf.Duration
-	22, // 24: keywright.v1.DeleteKeyRequest.delay:type_name -> google.protobuf.Duration
-	3,  // 25: keywright.v1.Keys.CreateKey:input_type -> keywright.v1.CreateKeyRequest
-	4,  // 26: keywright.v1.Keys.GetKey:input_type -> keywright.v1.GetKeyRequest
-	5,  // 27: keywright.v1.Keys.ListKeys:input_type -> keywright.v1.ListKeysRequest
-	7,  // 28: keywright.v1.Keys.UpdateKey:input_type -> keywright.v1.UpdateKeyRequest
-	8,  // 29: keywright.v1.Keys.RotateKey:input_type -> keywright.v1.RotateKeyRequest
-	9,  // 30: keywright.v1.Keys.GetVersion:input_type -> keywright.v1.GetVersionRequest
-	10, // 31: keywright.v1.Keys.ListVersions:input_type -> keywright.v1.ListVersionsRequest
-	12, // 32: keywright.v1.Keys.SetPrimaryVersion:input_type -> keywright.v1.SetPrimaryVersionRequest
-	13, // 33: keywright.v1.Keys.EnableVersion:input_type -> keywright.v1.EnableVersionRequest
-	14, // 34: keywright.v1.Keys.DisableVersion:input_type -> keywright.v1.DisableVersionRequest
-	15, // 35: keywright.v1.Keys.DestroyVersion:input_type -> keywright.v1.DestroyVersionRequest
-	16, // 36: keywright.v1.Keys.RestoreVersion:input_type -> keywright.v1.RestoreVersionRequest
-	17, // 37: keywright.v1.Keys.DeleteKey:input_type -> keywright.v1.DeleteKeyRequest
-	18, // 38: keywright.v1.Keys.RestoreKey:input_type -> keywright.v1.RestoreKeyRequest
-	1,  // 39: keywright.v1.Keys.CreateKey:output_type -> keywright.v1.Key
-	1,  // 40: keywright.v1.Keys.GetKey:output_type -> keywright.v1.Key
-	6,  // 41: keywright.v1.Keys.ListKeys:output_type -> keywright.v1.ListKeysResponse
-	1,  // 42: keywright.v1.Keys.UpdateKey:output_type -> keywright.v1.Key
-	2,  // 43: keywright.v1.Keys.RotateKey:output_type -> keywright.v1.KeyVersion
-	2,  // 44: keywright.v1.Keys.GetVersion:output_type -> keywright.v1.KeyVersion
-	11, // 45: keywright.v1.Keys.ListVersions:output_type -> keywright.v1.ListVersionsResponse
-	1,  // 46: keywright.v1.Keys.SetPrimaryVersion:output_type -> keywright.v1.Key
-	2,  // 47: keywright.v1.Keys.EnableVersion:output_type -> keywright.v1.KeyVersion
-	2,  // 48: keywright.v1.Keys.DisableVersion:output_type -> keywright.v1.KeyVersion
-	2,  // 49: keywright.v1.Keys.DestroyVersion:output_type -> keywright.v1.KeyVersion
-	2,  // 50: keywright.v1.Keys.RestoreVersion:output_type -> keywright.v1.KeyVersion
-	1,  // 51: keywright.v1.Keys.DeleteKey:output_type -> keywright.v1.Key
-	1,  // 52: keywright.v1.Keys.RestoreKey:output_type -> keywright.v1.Key
-	39, // [39:53] is the sub-list for method output_type
-	25, // [25:39] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	33, // 5: keywright.v1.Key.next_rotation_time:type_name -> google.protobuf.Timestamp
+	33, // 6: keywright.v1.Key.create_time:type_name -> google.protobuf.Timestamp
+	33, // 7: keywright.v1.Key.update_time:type_name -> google.protobuf.Timestamp
+	34, // 8: keywright.v1.Key.state:type_name -> keywright.v1.KeyState
+	33, // 9: keywright.v1.Key.destroy_time:type_name -> google.protobuf.Timestamp
+	33, // 10: keywright.v1.Key.erase_time:type_name -> google.protobuf.Timestamp
+	35, // 11: keywright.v1.Key.origin:type_name -> keywright.v1.MaterialOrigin
+	33, // 12: keywright.v1.Key.import_time:type_name -> google.protobuf.Timestamp
+	36, // 13: keywright.v1.KeyVersion.state:type_name -> keywright.v1.VersionState
+	33, // 14: keywright.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	33, // 15: keywright.v1.KeyVersion.last_used_time:type_name -> google.protobuf.Timestamp
+	33, // 16: keywright.v1.KeyVersion.destroy_time:type_name -> google.protobuf.Timestamp
+	33, // 17: keywright.v1.KeyVersion.erase_time:type_name -> google.protobuf.Timestamp
+	32, // 18: keywright.v1.KeyVersion.protection_level:type_name -> keywright.v1.ProtectionLevel
+	3,  // 19: keywright.v1.KeyVersion.token_key:type_name -> keywright.v1.TokenKey
+	35, // 20: keywright.v1.KeyVersion.origin:type_name -> keywright.v1.MaterialOrigin
+	33, // 21: keywright.v1.KeyVersion.import_time:type_name -> google.protobuf.Timestamp
+	31, // 22: keywright.v1.CreateKeyRequest.purpose:type_name -> keywright.v1.Purpose
+	32, // 23: keywright.v1.CreateKeyRequest.protection_level:type_name -> keywright.v1.ProtectionLevel
+	27, // 24: keywright.v1.CreateKeyRequest.labels:type_name -> keywright.v1.CreateKeyRequest.LabelsEntry
+	0,  // 25: keywright.v1.CreateKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
+	28, // 26: keywright.v1.ListKeysRequest.labels:type_name -> keywright.v1.ListKeysRequest.LabelsEntry
+	1,  // 27: keywright.v1.ListKeysResponse.keys:type_name -> keywright.v1.Key
+	37, // 28: keywright.v1.UpdateKeyRequest.labels:type_name -> keywright.v1.Labels
+	0,  // 29: keywright.v1.UpdateKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
+	2,  // 30: keywright.v1.ListVersionsResponse.versions:type_name -> keywright.v1.KeyVersion
+	30, // 31: keywright.v1.DestroyVersionRequest.delay:type_name -> google.protobuf.Duration
+	30, // 32: keywright.v1.DeleteKeyRequest.delay:type_name -> google.protobuf.Duration
+	32, // 33: keywright.v1.GetImportParametersRequest.protection_level:type_name -> keywright.v1.ProtectionLevel
+	30, // 34: keywright.v1.GetImportParametersRequest.ttl:type_name -> google.protobuf.Duration
+	32, // 35: keywright.v1.ImportParameters.protection_level:type_name -> keywright.v1.ProtectionLevel
+	33, // 36: keywright.v1.ImportParameters.create_time:type_name -> google.protobuf.Timestamp
+	33, // 37: keywright.v1.ImportParameters.expire_time:type_name -> google.protobuf.Timestamp
+	29, // 38: keywright.v1.ImportKeyRequest.labels:type_name -> keywright.v1.ImportKeyRequest.LabelsEntry
+	0,  // 39: keywright.v1.ImportKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
+	4,  // 40: keywright.v1.Keys.CreateKey:input_type -> keywright.v1.CreateKeyRequest
+	5,  // 41: keywright.v1.Keys.GetKey:input_type -> keywright.v1.GetKeyRequest
+	6,  // 42: keywright.v1.Keys.ListKeys:input_type -> keywright.v1.ListKeysRequest
+	8,  // 43: keywright.v1.Keys.UpdateKey:input_type -> keywright.v1.UpdateKeyRequest
+	9,  // 44: keywright.v1.Keys.RotateKey:input_type -> keywright.v1.RotateKeyRequest
+	10, // 45: keywright.v1.Keys.GetVersion:input_type -> keywright.v1.GetVersionRequest
+	11, // 46: keywright.v1.Keys.ListVersions:input_type -> keywright.v1.ListVersionsRequest
+	13, // 47: keywright.v1.Keys.SetPrimaryVersion:input_type -> keywright.v1.SetPrimaryVersionRequest
+	14, // 48: keywright.v1.Keys.EnableVersion:input_type -> keywright.v1.EnableVersionRequest
+	15, // 49: keywright.v1.Keys.DisableVersion:input_type -> keywright.v1.DisableVersionRequest
+	16, // 50: keywright.v1.Keys.DestroyVersion:input_type -> keywright.v1.DestroyVersionRequest
+	17, // 51: keywright.v1.Keys.RestoreVersion:input_type -> keywright.v1.RestoreVersionRequest
+	18, // 52: keywright.v1.Keys.DeleteKey:input_type -> keywright.v1.DeleteKeyRequest
+	19, // 53: keywright.v1.Keys.RestoreKey:input_type -> keywright.v1.RestoreKeyRequest
+	20, // 54: keywright.v1.Keys.GetImportParameters:input_type -> keywright.v1.GetImportParametersRequest
+	22, // 55: keywright.v1.Keys.ImportKey:input_type -> keywright.v1.ImportKeyRequest
+	23, // 56: keywright.v1.Keys.ImportKeyVersion:input_type -> keywright.v1.ImportKeyVersionRequest
+	24, // 57: keywright.v1.Keys.ExportKey:input_type -> keywright.v1.ExportKeyRequest
+	1,  // 58: keywright.v1.Keys.CreateKey:output_type -> keywright.v1.Key
+	1,  // 59: keywright.v1.Keys.GetKey:output_type -> keywright.v1.Key
+	7,  // 60: keywright.v1.Keys.ListKeys:output_type -> keywright.v1.ListKeysResponse
+	1,  // 61: keywright.v1.Keys.UpdateKey:output_type -> keywright.v1.Key
+	2,  // 62: keywright.v1.Keys.RotateKey:output_type -> keywright.v1.KeyVersion
+	2,  // 63: keywright.v1.Keys.GetVersion:output_type -> keywright.v1.KeyVersion
+	12, // 64: keywright.v1.Keys.ListVersions:output_type -> keywright.v1.ListVersionsResponse
+	1,  // 65: keywright.v1.Keys.SetPrimaryVersion:output_type -> keywright.v1.Key
+	2,  // 66: keywright.v1.Keys.EnableVersion:output_type -> keywright.v1.KeyVersion
+	2,  // 67: keywright.v1.Keys.DisableVersion:output_type -> keywright.v1.KeyVersion
+	2,  // 68: keywright.v1.Keys.DestroyVersion:output_type -> keywright.v1.KeyVersion
+	2,  // 69: keywright.v1.Keys.RestoreVersion:output_type -> keywright.v1.KeyVersion
+	1,  // 70: keywright.v1.Keys.DeleteKey:output_type -> keywright.v1.Key
+	1,  // 71: keywright.v1.Keys.RestoreKey:output_type -> keywright.v1.Key
+	21, // 72: keywright.v1.Keys.GetImportParameters:output_type -> keywright.v1.ImportParameters
+	1,  // 73: keywright.v1.Keys.ImportKey:output_type -> keywright.v1.Key
+	2,  // 74: keywright.v1.Keys.ImportKeyVersion:output_type -> keywright.v1.KeyVersion
+	25, // 75: keywright.v1.Keys.ExportKey:output_type -> keywright.v1.ExportKeyResponse
+	58, // [58:76] is the sub-list for method output_type
+	40, // [40:58] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_keywright_v1_keys_proto_init() }
@@ -1709,7 +2571,7 @@ func file_keywright_v1_keys_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keywright_v1_keys_proto_rawDesc), len(file_keywright_v1_keys_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

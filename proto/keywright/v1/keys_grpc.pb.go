@@ -21,20 +21,24 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Keys_CreateKey_FullMethodName         = "/keywright.v1.Keys/CreateKey"
-	Keys_GetKey_FullMethodName            = "/keywright.v1.Keys/GetKey"
-	Keys_ListKeys_FullMethodName          = "/keywright.v1.Keys/ListKeys"
-	Keys_UpdateKey_FullMethodName         = "/keywright.v1.Keys/UpdateKey"
-	Keys_RotateKey_FullMethodName         = "/keywright.v1.Keys/RotateKey"
-	Keys_GetVersion_FullMethodName        = "/keywright.v1.Keys/GetVersion"
-	Keys_ListVersions_FullMethodName      = "/keywright.v1.Keys/ListVersions"
-	Keys_SetPrimaryVersion_FullMethodName = "/keywright.v1.Keys/SetPrimaryVersion"
-	Keys_EnableVersion_FullMethodName     = "/keywright.v1.Keys/EnableVersion"
-	Keys_DisableVersion_FullMethodName    = "/keywright.v1.Keys/DisableVersion"
-	Keys_DestroyVersion_FullMethodName    = "/keywright.v1.Keys/DestroyVersion"
-	Keys_RestoreVersion_FullMethodName    = "/keywright.v1.Keys/RestoreVersion"
-	Keys_DeleteKey_FullMethodName         = "/keywright.v1.Keys/DeleteKey"
-	Keys_RestoreKey_FullMethodName        = "/keywright.v1.Keys/RestoreKey"
+	Keys_CreateKey_FullMethodName           = "/keywright.v1.Keys/CreateKey"
+	Keys_GetKey_FullMethodName              = "/keywright.v1.Keys/GetKey"
+	Keys_ListKeys_FullMethodName            = "/keywright.v1.Keys/ListKeys"
+	Keys_UpdateKey_FullMethodName           = "/keywright.v1.Keys/UpdateKey"
+	Keys_RotateKey_FullMethodName           = "/keywright.v1.Keys/RotateKey"
+	Keys_GetVersion_FullMethodName          = "/keywright.v1.Keys/GetVersion"
+	Keys_ListVersions_FullMethodName        = "/keywright.v1.Keys/ListVersions"
+	Keys_SetPrimaryVersion_FullMethodName   = "/keywright.v1.Keys/SetPrimaryVersion"
+	Keys_EnableVersion_FullMethodName       = "/keywright.v1.Keys/EnableVersion"
+	Keys_DisableVersion_FullMethodName      = "/keywright.v1.Keys/DisableVersion"
+	Keys_DestroyVersion_FullMethodName      = "/keywright.v1.Keys/DestroyVersion"
+	Keys_RestoreVersion_FullMethodName      = "/keywright.v1.Keys/RestoreVersion"
+	Keys_DeleteKey_FullMethodName           = "/keywright.v1.Keys/DeleteKey"
+	Keys_RestoreKey_FullMethodName          = "/keywright.v1.Keys/RestoreKey"
+	Keys_GetImportParameters_FullMethodName = "/keywright.v1.Keys/GetImportParameters"
+	Keys_ImportKey_FullMethodName           = "/keywright.v1.Keys/ImportKey"
+	Keys_ImportKeyVersion_FullMethodName    = "/keywright.v1.Keys/ImportKeyVersion"
+	Keys_ExportKey_FullMethodName           = "/keywright.v1.Keys/ExportKey"
 )
 
 // KeysClient is the client API for Keys service.
@@ -69,6 +73,15 @@ type KeysClient interface {
 	DeleteKey(ctx context.Context, in *DeleteKeyRequest, opts ...grpc.CallOption) (*Key, error)
 	// Takes a key's scheduled deletion back, by id. ALREADY_EXISTS when another key has taken its name.
 	RestoreKey(ctx context.Context, in *RestoreKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// Makes an RSA key in the HSM and returns its public key, to which key material is wrapped that is to be imported.
+	// It is removed from the HSM when it expires.
+	GetImportParameters(ctx context.Context, in *GetImportParametersRequest, opts ...grpc.CallOption) (*ImportParameters, error)
+	// Makes a key whose first, primary version has imported material. ALREADY_EXISTS when the name is taken.
+	ImportKey(ctx context.Context, in *ImportKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// Makes a new ENABLED version of a key from imported material.
+	ImportKeyVersion(ctx context.Context, in *ImportKeyVersionRequest, opts ...grpc.CallOption) (*KeyVersion, error)
+	// Returns a version's material, wrapped to a public key. FAILED_PRECONDITION unless the key was created exportable.
+	ExportKey(ctx context.Context, in *ExportKeyRequest, opts ...grpc.CallOption) (*ExportKeyResponse, error)
 }
 
 type keysClient struct {
@@ -219,6 +232,46 @@ func (c *keysClient) RestoreKey(ctx context.Context, in *RestoreKeyRequest, opts
 	return out, nil
 }
 
+func (c *keysClient) GetImportParameters(ctx context.Context, in *GetImportParametersRequest, opts ...grpc.CallOption) (*ImportParameters, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ImportParameters)
+	err := c.cc.Invoke(ctx, Keys_GetImportParameters_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keysClient) ImportKey(ctx context.Context, in *ImportKeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, Keys_ImportKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keysClient) ImportKeyVersion(ctx context.Context, in *ImportKeyVersionRequest, opts ...grpc.CallOption) (*KeyVersion, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeyVersion)
+	err := c.cc.Invoke(ctx, Keys_ImportKeyVersion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keysClient) ExportKey(ctx context.Context, in *ExportKeyRequest, opts ...grpc.CallOption) (*ExportKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExportKeyResponse)
+	err := c.cc.Invoke(ctx, Keys_ExportKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KeysServer is the server API for Keys service.
 // All implementations must embed UnimplementedKeysServer
 // for forward compatibility.
@@ -251,6 +304,15 @@ type KeysServer interface {
 	DeleteKey(context.Context, *DeleteKeyRequest) (*Key, error)
 	// Takes a key's scheduled deletion back, by id. ALREADY_EXISTS when another key has taken its name.
 	RestoreKey(context.Context, *RestoreKeyRequest) (*Key, error)
+	// Makes an RSA key in the HSM and returns its public key, to which key material is wrapped that is to be imported.
+	// It is removed from the HSM when it expires.
+	GetImportParameters(context.Context, *GetImportParametersRequest) (*ImportParameters, error)
+	// Makes a key whose first, primary version has imported material. ALREADY_EXISTS when the name is taken.
+	ImportKey(context.Context, *ImportKeyRequest) (*Key, error)
+	// Makes a new ENABLED version of a key from imported material.
+	ImportKeyVersion(context.Context, *ImportKeyVersionRequest) (*KeyVersion, error)
+	// Returns a version's material, wrapped to a public key. FAILED_PRECONDITION unless the key was created exportable.
+	ExportKey(context.Context, *ExportKeyRequest) (*ExportKeyResponse, error)
 	mustEmbedUnimplementedKeysServer()
 }
 
@@ -302,6 +364,18 @@ func (UnimplementedKeysServer) DeleteKey(context.Context, *DeleteKeyRequest) (*K
 }
 func (UnimplementedKeysServer) RestoreKey(context.Context, *RestoreKeyRequest) (*Key, error) {
 	return nil, status.Error(codes.Unimplemented, "method RestoreKey not implemented")
+}
+func (UnimplementedKeysServer) GetImportParameters(context.Context, *GetImportParametersRequest) (*ImportParameters, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetImportParameters not implemented")
+}
+func (UnimplementedKeysServer) ImportKey(context.Context, *ImportKeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method ImportKey not implemented")
+}
+func (UnimplementedKeysServer) ImportKeyVersion(context.Context, *ImportKeyVersionRequest) (*KeyVersion, error) {
+	return nil, status.Error(codes.Unimplemented, "method ImportKeyVersion not implemented")
+}
+func (UnimplementedKeysServer) ExportKey(context.Context, *ExportKeyRequest) (*ExportKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExportKey not implemented")
 }
 func (UnimplementedKeysServer) mustEmbedUnimplementedKeysServer() {}
 func (UnimplementedKeysServer) testEmbeddedByValue()              {}
@@ -576,6 +650,78 @@ func _Keys_RestoreKey_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Keys_GetImportParameters_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetImportParametersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeysServer).GetImportParameters(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Keys_GetImportParameters_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeysServer).GetImportParameters(ctx, req.(*GetImportParametersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Keys_ImportKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImportKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeysServer).ImportKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Keys_ImportKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeysServer).ImportKey(ctx, req.(*ImportKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Keys_ImportKeyVersion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImportKeyVersionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeysServer).ImportKeyVersion(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Keys_ImportKeyVersion_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeysServer).ImportKeyVersion(ctx, req.(*ImportKeyVersionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Keys_ExportKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExportKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeysServer).ExportKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Keys_ExportKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeysServer).ExportKey(ctx, req.(*ExportKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Keys_ServiceDesc is the grpc.ServiceDesc for Keys service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -638,6 +784,22 @@ var Keys_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RestoreKey",
 			Handler:    _Keys_RestoreKey_Handler,
+		},
+		{
+			MethodName: "GetImportParameters",
+			Handler:    _Keys_GetImportParameters_Handler,
+		},
+		{
+			MethodName: "ImportKey",
+			Handler:    _Keys_ImportKey_Handler,
+		},
+		{
+			MethodName: "ImportKeyVersion",
+			Handler:    _Keys_ImportKeyVersion_Handler,
+		},
+		{
+			MethodName: "ExportKey",
+			Handler:    _Keys_ExportKey_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

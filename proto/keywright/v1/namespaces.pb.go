@@ -11,6 +11,7 @@ package keywrightv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -24,6 +25,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type NamespaceState int32
+
+const (
+	NamespaceState_NAMESPACE_STATE_UNSPECIFIED NamespaceState = 0
+	NamespaceState_NAMESPACE_ACTIVE            NamespaceState = 1
+	NamespaceState_NAMESPACE_DELETE_SCHEDULED  NamespaceState = 2
+	NamespaceState_NAMESPACE_DELETED           NamespaceState = 3
+)
+
+// Enum value maps for NamespaceState.
+var (
+	NamespaceState_name = map[int32]string{
+		0: "NAMESPACE_STATE_UNSPECIFIED",
+		1: "NAMESPACE_ACTIVE",
+		2: "NAMESPACE_DELETE_SCHEDULED",
+		3: "NAMESPACE_DELETED",
+	}
+	NamespaceState_value = map[string]int32{
+		"NAMESPACE_STATE_UNSPECIFIED": 0,
+		"NAMESPACE_ACTIVE":            1,
+		"NAMESPACE_DELETE_SCHEDULED":  2,
+		"NAMESPACE_DELETED":           3,
+	}
+)
+
+func (x NamespaceState) Enum() *NamespaceState {
+	p := new(NamespaceState)
+	*p = x
+	return p
+}
+
+func (x NamespaceState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NamespaceState) Descriptor() protoreflect.EnumDescriptor {
+	return file_keywright_v1_namespaces_proto_enumTypes[0].Descriptor()
+}
+
+func (NamespaceState) Type() protoreflect.EnumType {
+	return &file_keywright_v1_namespaces_proto_enumTypes[0]
+}
+
+func (x NamespaceState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NamespaceState.Descriptor instead.
+func (NamespaceState) EnumDescriptor() ([]byte, []int) {
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{0}
+}
+
 type Namespace struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -33,7 +86,18 @@ type Namespace struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Generation of the domain secret.
-	Generation    uint32 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation uint32         `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
+	State      NamespaceState `protobuf:"varint,7,opt,name=state,proto3,enum=keywright.v1.NamespaceState" json:"state,omitempty"`
+	// When the namespace will be, or was, removed.
+	DestroyTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=destroy_time,json=destroyTime,proto3" json:"destroy_time,omitempty"`
+	Quotas      *Quotas                `protobuf:"bytes,9,opt,name=quotas,proto3" json:"quotas,omitempty"`
+	// The rekeying under way, or the last one.
+	Rekey *Rekey `protobuf:"bytes,10,opt,name=rekey,proto3" json:"rekey,omitempty"`
+	// What was sealed under this generation and those before is erased.
+	ErasedGeneration uint32                 `protobuf:"varint,11,opt,name=erased_generation,json=erasedGeneration,proto3" json:"erased_generation,omitempty"`
+	EraseTime        *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=erase_time,json=eraseTime,proto3" json:"erase_time,omitempty"`
+	// Name of the token whose root key wraps the domain secret.
+	Token         string `protobuf:"bytes,13,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -110,18 +174,195 @@ func (x *Namespace) GetGeneration() uint32 {
 	return 0
 }
 
+func (x *Namespace) GetState() NamespaceState {
+	if x != nil {
+		return x.State
+	}
+	return NamespaceState_NAMESPACE_STATE_UNSPECIFIED
+}
+
+func (x *Namespace) GetDestroyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DestroyTime
+	}
+	return nil
+}
+
+func (x *Namespace) GetQuotas() *Quotas {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
+func (x *Namespace) GetRekey() *Rekey {
+	if x != nil {
+		return x.Rekey
+	}
+	return nil
+}
+
+func (x *Namespace) GetErasedGeneration() uint32 {
+	if x != nil {
+		return x.ErasedGeneration
+	}
+	return 0
+}
+
+func (x *Namespace) GetEraseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EraseTime
+	}
+	return nil
+}
+
+func (x *Namespace) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// Bounds of a namespace; 0 is none.
+type Quotas struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	MaxKeys uint64                 `protobuf:"varint,1,opt,name=max_keys,json=maxKeys,proto3" json:"max_keys,omitempty"`
+	// Uses of keys and management together, averaged over a second, for each server.
+	RequestsPerSecond uint64 `protobuf:"varint,2,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Quotas) Reset() {
+	*x = Quotas{}
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quotas) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quotas) ProtoMessage() {}
+
+func (x *Quotas) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quotas.ProtoReflect.Descriptor instead.
+func (*Quotas) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Quotas) GetMaxKeys() uint64 {
+	if x != nil {
+		return x.MaxKeys
+	}
+	return 0
+}
+
+func (x *Quotas) GetRequestsPerSecond() uint64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+type Rekey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The generation that is being replaced.
+	FromGeneration uint32                 `protobuf:"varint,1,opt,name=from_generation,json=fromGeneration,proto3" json:"from_generation,omitempty"`
+	StartTime      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Absent while it is under way.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Records sealed anew so far.
+	Records       uint64 `protobuf:"varint,4,opt,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rekey) Reset() {
+	*x = Rekey{}
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rekey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rekey) ProtoMessage() {}
+
+func (x *Rekey) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rekey.ProtoReflect.Descriptor instead.
+func (*Rekey) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Rekey) GetFromGeneration() uint32 {
+	if x != nil {
+		return x.FromGeneration
+	}
+	return 0
+}
+
+func (x *Rekey) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *Rekey) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Rekey) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
 type CreateNamespaceRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Namespace      string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Labels         map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	IdempotencyKey string                 `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Quotas         *Quotas                `protobuf:"bytes,4,opt,name=quotas,proto3" json:"quotas,omitempty"`
+	// Name of a token in the server's configuration; empty: the default one.
+	Token         string `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateNamespaceRequest) Reset() {
 	*x = CreateNamespaceRequest{}
-	mi := &file_keywright_v1_namespaces_proto_msgTypes[1]
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -133,7 +374,7 @@ func (x *CreateNamespaceRequest) String() string {
 func (*CreateNamespaceRequest) ProtoMessage() {}
 
 func (x *CreateNamespaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_namespaces_proto_msgTypes[1]
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -146,7 +387,7 @@ func (x *CreateNamespaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNamespaceRequest.ProtoReflect.Descriptor instead.
 func (*CreateNamespaceRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{1}
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreateNamespaceRequest) GetNamespace() string {
@@ -170,6 +411,20 @@ func (x *CreateNamespaceRequest) GetIdempotencyKey() string {
 	return ""
 }
 
+func (x *CreateNamespaceRequest) GetQuotas() *Quotas {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
+func (x *CreateNamespaceRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 type GetNamespaceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -179,7 +434,7 @@ type GetNamespaceRequest struct {
 
 func (x *GetNamespaceRequest) Reset() {
 	*x = GetNamespaceRequest{}
-	mi := &file_keywright_v1_namespaces_proto_msgTypes[2]
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -191,7 +446,7 @@ func (x *GetNamespaceRequest) String() string {
 func (*GetNamespaceRequest) ProtoMessage() {}
 
 func (x *GetNamespaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_namespaces_proto_msgTypes[2]
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -204,7 +459,7 @@ func (x *GetNamespaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNamespaceRequest.ProtoReflect.Descriptor instead.
 func (*GetNamespaceRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{2}
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetNamespaceRequest) GetNamespace() string {
@@ -224,7 +479,7 @@ type ListNamespacesRequest struct {
 
 func (x *ListNamespacesRequest) Reset() {
 	*x = ListNamespacesRequest{}
-	mi := &file_keywright_v1_namespaces_proto_msgTypes[3]
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +491,7 @@ func (x *ListNamespacesRequest) String() string {
 func (*ListNamespacesRequest) ProtoMessage() {}
 
 func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_namespaces_proto_msgTypes[3]
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +504,7 @@ func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesRequest.ProtoReflect.Descriptor instead.
 func (*ListNamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{3}
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListNamespacesRequest) GetPageSize() int32 {
@@ -276,7 +531,7 @@ type ListNamespacesResponse struct {
 
 func (x *ListNamespacesResponse) Reset() {
 	*x = ListNamespacesResponse{}
-	mi := &file_keywright_v1_namespaces_proto_msgTypes[4]
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +543,7 @@ func (x *ListNamespacesResponse) String() string {
 func (*ListNamespacesResponse) ProtoMessage() {}
 
 func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_namespaces_proto_msgTypes[4]
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +556,7 @@ func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamespacesResponse.ProtoReflect.Descriptor instead.
 func (*ListNamespacesResponse) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{4}
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListNamespacesResponse) GetNamespaces() []*Namespace {
@@ -324,13 +579,15 @@ type UpdateNamespaceRequest struct {
 	// Absent: unchanged. Present: replaces all labels.
 	Labels         *Labels `protobuf:"bytes,2,opt,name=labels,proto3" json:"labels,omitempty"`
 	IdempotencyKey string  `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Absent: unchanged.
+	Quotas        *Quotas `protobuf:"bytes,4,opt,name=quotas,proto3" json:"quotas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateNamespaceRequest) Reset() {
 	*x = UpdateNamespaceRequest{}
-	mi := &file_keywright_v1_namespaces_proto_msgTypes[5]
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +599,7 @@ func (x *UpdateNamespaceRequest) String() string {
 func (*UpdateNamespaceRequest) ProtoMessage() {}
 
 func (x *UpdateNamespaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_namespaces_proto_msgTypes[5]
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +612,7 @@ func (x *UpdateNamespaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNamespaceRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNamespaceRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{5}
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UpdateNamespaceRequest) GetNamespace() string {
@@ -379,11 +636,305 @@ func (x *UpdateNamespaceRequest) GetIdempotencyKey() string {
 	return ""
 }
 
+func (x *UpdateNamespaceRequest) GetQuotas() *Quotas {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
+type DeleteNamespaceRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Absent: 30 days. At least 24 hours, unless the store was made in dev mode.
+	Delay          *durationpb.Duration `protobuf:"bytes,2,opt,name=delay,proto3" json:"delay,omitempty"`
+	IdempotencyKey string               `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DeleteNamespaceRequest) Reset() {
+	*x = DeleteNamespaceRequest{}
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteNamespaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteNamespaceRequest) ProtoMessage() {}
+
+func (x *DeleteNamespaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteNamespaceRequest.ProtoReflect.Descriptor instead.
+func (*DeleteNamespaceRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DeleteNamespaceRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *DeleteNamespaceRequest) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *DeleteNamespaceRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type RestoreNamespaceRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Namespace      string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RestoreNamespaceRequest) Reset() {
+	*x = RestoreNamespaceRequest{}
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreNamespaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreNamespaceRequest) ProtoMessage() {}
+
+func (x *RestoreNamespaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreNamespaceRequest.ProtoReflect.Descriptor instead.
+func (*RestoreNamespaceRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RestoreNamespaceRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *RestoreNamespaceRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type RekeyNamespaceRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Namespace      string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RekeyNamespaceRequest) Reset() {
+	*x = RekeyNamespaceRequest{}
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RekeyNamespaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RekeyNamespaceRequest) ProtoMessage() {}
+
+func (x *RekeyNamespaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RekeyNamespaceRequest.ProtoReflect.Descriptor instead.
+func (*RekeyNamespaceRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RekeyNamespaceRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *RekeyNamespaceRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type ConfirmErasureRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// A generation that was replaced; it and all before are declared erased.
+	Generation     uint32 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ConfirmErasureRequest) Reset() {
+	*x = ConfirmErasureRequest{}
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmErasureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmErasureRequest) ProtoMessage() {}
+
+func (x *ConfirmErasureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmErasureRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmErasureRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ConfirmErasureRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ConfirmErasureRequest) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ConfirmErasureRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type MigrateNamespaceRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Name of a token in the server's configuration; empty: the default one.
+	Token          string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *MigrateNamespaceRequest) Reset() {
+	*x = MigrateNamespaceRequest{}
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MigrateNamespaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MigrateNamespaceRequest) ProtoMessage() {}
+
+func (x *MigrateNamespaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_namespaces_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MigrateNamespaceRequest.ProtoReflect.Descriptor instead.
+func (*MigrateNamespaceRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_namespaces_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *MigrateNamespaceRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *MigrateNamespaceRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *MigrateNamespaceRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 var File_keywright_v1_namespaces_proto protoreflect.FileDescriptor
 
 const file_keywright_v1_namespaces_proto_rawDesc = "" +
 	"\n" +
-	"\x1dkeywright/v1/namespaces.proto\x12\fkeywright.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18keywright/v1/types.proto\"\xc1\x02\n" +
+	"\x1dkeywright/v1/namespaces.proto\x12\fkeywright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18keywright/v1/types.proto\"\x8b\x05\n" +
 	"\tNamespace\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12;\n" +
@@ -394,14 +945,34 @@ const file_keywright_v1_namespaces_proto_rawDesc = "" +
 	"updateTime\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x06 \x01(\rR\n" +
-	"generation\x1a9\n" +
+	"generation\x122\n" +
+	"\x05state\x18\a \x01(\x0e2\x1c.keywright.v1.NamespaceStateR\x05state\x12=\n" +
+	"\fdestroy_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyTime\x12,\n" +
+	"\x06quotas\x18\t \x01(\v2\x14.keywright.v1.QuotasR\x06quotas\x12)\n" +
+	"\x05rekey\x18\n" +
+	" \x01(\v2\x13.keywright.v1.RekeyR\x05rekey\x12+\n" +
+	"\x11erased_generation\x18\v \x01(\rR\x10erasedGeneration\x129\n" +
+	"\n" +
+	"erase_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\teraseTime\x12\x14\n" +
+	"\x05token\x18\r \x01(\tR\x05token\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
+	"\x06Quotas\x12\x19\n" +
+	"\bmax_keys\x18\x01 \x01(\x04R\amaxKeys\x12.\n" +
+	"\x13requests_per_second\x18\x02 \x01(\x04R\x11requestsPerSecond\"\xbc\x01\n" +
+	"\x05Rekey\x12'\n" +
+	"\x0ffrom_generation\x18\x01 \x01(\rR\x0efromGeneration\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x18\n" +
+	"\arecords\x18\x04 \x01(\x04R\arecords\"\xa8\x02\n" +
 	"\x16CreateNamespaceRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12H\n" +
 	"\x06labels\x18\x02 \x03(\v20.keywright.v1.CreateNamespaceRequest.LabelsEntryR\x06labels\x12'\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x1a9\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12,\n" +
+	"\x06quotas\x18\x04 \x01(\v2\x14.keywright.v1.QuotasR\x06quotas\x12\x14\n" +
+	"\x05token\x18\x05 \x01(\tR\x05token\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"3\n" +
@@ -415,17 +986,48 @@ const file_keywright_v1_namespaces_proto_rawDesc = "" +
 	"\n" +
 	"namespaces\x18\x01 \x03(\v2\x17.keywright.v1.NamespaceR\n" +
 	"namespaces\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8d\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbb\x01\n" +
 	"\x16UpdateNamespaceRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12,\n" +
 	"\x06labels\x18\x02 \x01(\v2\x14.keywright.v1.LabelsR\x06labels\x12'\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey2\xd9\x02\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12,\n" +
+	"\x06quotas\x18\x04 \x01(\v2\x14.keywright.v1.QuotasR\x06quotas\"\x90\x01\n" +
+	"\x16DeleteNamespaceRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12/\n" +
+	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12'\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"`\n" +
+	"\x17RestoreNamespaceRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12'\n" +
+	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\"^\n" +
+	"\x15RekeyNamespaceRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12'\n" +
+	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\"~\n" +
+	"\x15ConfirmErasureRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\rR\n" +
+	"generation\x12'\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"v\n" +
+	"\x17MigrateNamespaceRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12'\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey*~\n" +
+	"\x0eNamespaceState\x12\x1f\n" +
+	"\x1bNAMESPACE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10NAMESPACE_ACTIVE\x10\x01\x12\x1e\n" +
+	"\x1aNAMESPACE_DELETE_SCHEDULED\x10\x02\x12\x15\n" +
+	"\x11NAMESPACE_DELETED\x10\x032\xf3\x05\n" +
 	"\n" +
 	"Namespaces\x12P\n" +
 	"\x0fCreateNamespace\x12$.keywright.v1.CreateNamespaceRequest\x1a\x17.keywright.v1.Namespace\x12J\n" +
 	"\fGetNamespace\x12!.keywright.v1.GetNamespaceRequest\x1a\x17.keywright.v1.Namespace\x12[\n" +
 	"\x0eListNamespaces\x12#.keywright.v1.ListNamespacesRequest\x1a$.keywright.v1.ListNamespacesResponse\x12P\n" +
-	"\x0fUpdateNamespace\x12$.keywright.v1.UpdateNamespaceRequest\x1a\x17.keywright.v1.NamespaceB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
+	"\x0fUpdateNamespace\x12$.keywright.v1.UpdateNamespaceRequest\x1a\x17.keywright.v1.Namespace\x12P\n" +
+	"\x0fDeleteNamespace\x12$.keywright.v1.DeleteNamespaceRequest\x1a\x17.keywright.v1.Namespace\x12R\n" +
+	"\x10RestoreNamespace\x12%.keywright.v1.RestoreNamespaceRequest\x1a\x17.keywright.v1.Namespace\x12N\n" +
+	"\x0eRekeyNamespace\x12#.keywright.v1.RekeyNamespaceRequest\x1a\x17.keywright.v1.Namespace\x12N\n" +
+	"\x0eConfirmErasure\x12#.keywright.v1.ConfirmErasureRequest\x1a\x17.keywright.v1.Namespace\x12R\n" +
+	"\x10MigrateNamespace\x12%.keywright.v1.MigrateNamespaceRequest\x1a\x17.keywright.v1.NamespaceB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
 
 var (
 	file_keywright_v1_namespaces_proto_rawDescOnce sync.Once
@@ -439,39 +1041,69 @@ func file_keywright_v1_namespaces_proto_rawDescGZIP() []byte {
 	return file_keywright_v1_namespaces_proto_rawDescData
 }
 
-var file_keywright_v1_namespaces_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_keywright_v1_namespaces_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_keywright_v1_namespaces_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_keywright_v1_namespaces_proto_goTypes = []any{
-	(*Namespace)(nil),              // 0: keywright.v1.Namespace
-	(*CreateNamespaceRequest)(nil), // 1: keywright.v1.CreateNamespaceRequest
-	(*GetNamespaceRequest)(nil),    // 2: keywright.v1.GetNamespaceRequest
-	(*ListNamespacesRequest)(nil),  // 3: keywright.v1.ListNamespacesRequest
-	(*ListNamespacesResponse)(nil), // 4: keywright.v1.ListNamespacesResponse
-	(*UpdateNamespaceRequest)(nil), // 5: keywright.v1.UpdateNamespaceRequest
-	nil,                            // 6: keywright.v1.Namespace.LabelsEntry
-	nil,                            // 7: keywright.v1.CreateNamespaceRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),  // 8: google.protobuf.Timestamp
-	(*Labels)(nil),                 // 9: keywright.v1.Labels
+	(NamespaceState)(0),             // 0: keywright.v1.NamespaceState
+	(*Namespace)(nil),               // 1: keywright.v1.Namespace
+	(*Quotas)(nil),                  // 2: keywright.v1.Quotas
+	(*Rekey)(nil),                   // 3: keywright.v1.Rekey
+	(*CreateNamespaceRequest)(nil),  // 4: keywright.v1.CreateNamespaceRequest
+	(*GetNamespaceRequest)(nil),     // 5: keywright.v1.GetNamespaceRequest
+	(*ListNamespacesRequest)(nil),   // 6: keywright.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil),  // 7: keywright.v1.ListNamespacesResponse
+	(*UpdateNamespaceRequest)(nil),  // 8: keywright.v1.UpdateNamespaceRequest
+	(*DeleteNamespaceRequest)(nil),  // 9: keywright.v1.DeleteNamespaceRequest
+	(*RestoreNamespaceRequest)(nil), // 10: keywright.v1.RestoreNamespaceRequest
+	(*RekeyNamespaceRequest)(nil),   // 11: keywright.v1.RekeyNamespaceRequest
+	(*ConfirmErasureRequest)(nil),   // 12: keywright.v1.ConfirmErasureRequest
+	(*MigrateNamespaceRequest)(nil), // 13: keywright.v1.MigrateNamespaceRequest
+	nil,                             // 14: keywright.v1.Namespace.LabelsEntry
+	nil,                             // 15: keywright.v1.CreateNamespaceRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
+	(*Labels)(nil),                  // 17: keywright.v1.Labels
+	(*durationpb.Duration)(nil),     // 18: google.protobuf.Duration
 }
 var file_keywright_v1_namespaces_proto_depIdxs = []int32{
-	6,  // 0: keywright.v1.Namespace.labels:type_name -> keywright.v1.Namespace.LabelsEntry
-	8,  // 1: keywright.v1.Namespace.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 2: keywright.v1.Namespace.update_time:type_name -> google.protobuf.Timestamp
-	7,  // 3: keywright.v1.CreateNamespaceRequest.labels:type_name -> keywright.v1.CreateNamespaceRequest.LabelsEntry
-	0,  // 4: keywright.v1.ListNamespacesResponse.namespaces:type_name -> keywright.v1.Namespace
-	9,  // 5: keywright.v1.UpdateNamespaceRequest.labels:type_name -> keywright.v1.Labels
-	1,  // 6: keywright.v1.Namespaces.CreateNamespace:input_type -> keywright.v1.CreateNamespaceRequest
-	2,  // 7: keywright.v1.Namespaces.GetNamespace:input_type -> keywright.v1.GetNamespaceRequest
-	3,  // 8: keywright.v1.Namespaces.ListNamespaces:input_type -> keywright.v1.ListNamespacesRequest
-	5,  // 9: keywright.v1.Namespaces.UpdateNamespace:input_type -> keywright.v1.UpdateNamespaceRequest
-	0,  // 10: keywright.v1.Namespaces.CreateNamespace:output_type -> keywright.v1.Namespace
-	0,  // 11: keywright.v1.Namespaces.GetNamespace:output_type -> keywright.v1.Namespace
-	4,  // 12: keywright.v1.Namespaces.ListNamespaces:output_type -> keywright.v1.ListNamespacesResponse
-	0,  // 13: keywright.v1.Namespaces.UpdateNamespace:output_type -> keywright.v1.Namespace
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	14, // 0: keywright.v1.Namespace.labels:type_name -> keywright.v1.Namespace.LabelsEntry
+	16, // 1: keywright.v1.Namespace.create_time:type_name -> google.protobuf.Timestamp
+	16, // 2: keywright.v1.Namespace.update_time:type_name -> google.protobuf.Timestamp
+	0,  // 3: keywright.v1.Namespace.state:type_name -> keywright.v1.NamespaceState
+	16, // 4: keywright.v1.Namespace.destroy_time:type_name -> google.protobuf.Timestamp
+	2,  // 5: keywright.v1.Namespace.quotas:type_name -> keywright.v1.Quotas
+	3,  // 6: keywright.v1.Namespace.rekey:type_name -> keywright.v1.Rekey
+	16, // 7: keywright.v1.Namespace.erase_time:type_name -> google.protobuf.Timestamp
+	16, // 8: keywright.v1.Rekey.start_time:type_name -> google.protobuf.Timestamp
+	16, // 9: keywright.v1.Rekey.end_time:type_name -> google.protobuf.Timestamp
+	15, // 10: keywright.v1.CreateNamespaceRequest.labels:type_name -> keywright.v1.CreateNamespaceRequest.LabelsEntry
+	2,  // 11: keywright.v1.CreateNamespaceRequest.quotas:type_name -> keywright.v1.Quotas
+	1,  // 12: keywright.v1.ListNamespacesResponse.namespaces:type_name -> keywright.v1.Namespace
+	17, // 13: keywright.v1.UpdateNamespaceRequest.labels:type_name -> keywright.v1.Labels
+	2,  // 14: keywright.v1.UpdateNamespaceRequest.quotas:type_name -> keywright.v1.Quotas
+	18, // 15: keywright.v1.DeleteNamespaceRequest.delay:type_name -> google.protobuf.Duration
+	4,  // 16: keywright.v1.Namespaces.CreateNamespace:input_type -> keywright.v1.CreateNamespaceRequest
+	5,  // 17: keywright.v1.Namespaces.GetNamespace:input_type -> keywright.v1.GetNamespaceRequest
+	6,  // 18: keywright.v1.Namespaces.ListNamespaces:input_type -> keywright.v1.ListNamespacesRequest
+	8,  // 19: keywright.v1.Namespaces.UpdateNamespace:input_type -> keywright.v1.UpdateNamespaceRequest
+	9,  // 20: keywright.v1.Namespaces.DeleteNamespace:input_type -> keywright.v1.DeleteNamespaceRequest
+	10, // 21: keywright.v1.Namespaces.RestoreNamespace:input_type -> keywright.v1.RestoreNamespaceRequest
+	11, // 22: keywright.v1.Namespaces.RekeyNamespace:input_type -> keywright.v1.RekeyNamespaceRequest
+	12, // 23: keywright.v1.Namespaces.ConfirmErasure:input_type -> keywright.v1.ConfirmErasureRequest
+	13, // 24: keywright.v1.Namespaces.MigrateNamespace:input_type -> keywright.v1.MigrateNamespaceRequest
+	1,  // 25: keywright.v1.Namespaces.CreateNamespace:output_type -> keywright.v1.Namespace
+	1,  // 26: keywright.v1.Namespaces.GetNamespace:output_type -> keywright.v1.Namespace
+	7,  // 27: keywright.v1.Namespaces.ListNamespaces:output_type -> keywright.v1.ListNamespacesResponse
+	1,  // 28: keywright.v1.Namespaces.UpdateNamespace:output_type -> keywright.v1.Namespace
+	1,  // 29: keywright.v1.Namespaces.DeleteNamespace:output_type -> keywright.v1.Namespace
+	1,  // 30: keywright.v1.Namespaces.RestoreNamespace:output_type -> keywright.v1.Namespace
+	1,  // 31: keywright.v1.Namespaces.RekeyNamespace:output_type -> keywright.v1.Namespace
+	1,  // 32: keywright.v1.Namespaces.ConfirmErasure:output_type -> keywright.v1.Namespace
+	1,  // 33: keywright.v1.Namespaces.MigrateNamespace:output_type -> keywright.v1.Namespace
+	25, // [25:34] is the sub-list for method output_type
+	16, // [16:25] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_keywright_v1_namespaces_proto_init() }
@@ -485,13 +1117,14 @@ func file_keywright_v1_namespaces_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keywright_v1_namespaces_proto_rawDesc), len(file_keywright_v1_namespaces_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   8,
+			NumEnums:      1,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_keywright_v1_namespaces_proto_goTypes,
 		DependencyIndexes: file_keywright_v1_namespaces_proto_depIdxs,
+		EnumInfos:         file_keywright_v1_namespaces_proto_enumTypes,
 		MessageInfos:      file_keywright_v1_namespaces_proto_msgTypes,
 	}.Build()
 	File_keywright_v1_namespaces_proto = out.File

@@ -21,10 +21,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Namespaces_CreateNamespace_FullMethodName = "/keywright.v1.Namespaces/CreateNamespace"
-	Namespaces_GetNamespace_FullMethodName    = "/keywright.v1.Namespaces/GetNamespace"
-	Namespaces_ListNamespaces_FullMethodName  = "/keywright.v1.Namespaces/ListNamespaces"
-	Namespaces_UpdateNamespace_FullMethodName = "/keywright.v1.Namespaces/UpdateNamespace"
+	Namespaces_CreateNamespace_FullMethodName  = "/keywright.v1.Namespaces/CreateNamespace"
+	Namespaces_GetNamespace_FullMethodName     = "/keywright.v1.Namespaces/GetNamespace"
+	Namespaces_ListNamespaces_FullMethodName   = "/keywright.v1.Namespaces/ListNamespaces"
+	Namespaces_UpdateNamespace_FullMethodName  = "/keywright.v1.Namespaces/UpdateNamespace"
+	Namespaces_DeleteNamespace_FullMethodName  = "/keywright.v1.Namespaces/DeleteNamespace"
+	Namespaces_RestoreNamespace_FullMethodName = "/keywright.v1.Namespaces/RestoreNamespace"
+	Namespaces_RekeyNamespace_FullMethodName   = "/keywright.v1.Namespaces/RekeyNamespace"
+	Namespaces_ConfirmErasure_FullMethodName   = "/keywright.v1.Namespaces/ConfirmErasure"
+	Namespaces_MigrateNamespace_FullMethodName = "/keywright.v1.Namespaces/MigrateNamespace"
 )
 
 // NamespacesClient is the client API for Namespaces service.
@@ -34,8 +39,18 @@ type NamespacesClient interface {
 	CreateNamespace(ctx context.Context, in *CreateNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error)
 	GetNamespace(ctx context.Context, in *GetNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error)
 	ListNamespaces(ctx context.Context, in *ListNamespacesRequest, opts ...grpc.CallOption) (*ListNamespacesResponse, error)
-	// Replaces the labels.
+	// Replaces labels, quotas or both.
 	UpdateNamespace(ctx context.Context, in *UpdateNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error)
+	// Schedules the removal of a namespace with all its keys. Its use is refused from now on; its name stays taken until then.
+	DeleteNamespace(ctx context.Context, in *DeleteNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error)
+	// Takes a scheduled deletion back.
+	RestoreNamespace(ctx context.Context, in *RestoreNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error)
+	// Makes a new domain secret and seals all that hangs below under it, in the background; keys go on serving.
+	RekeyNamespace(ctx context.Context, in *RekeyNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error)
+	// Declares that no copy is left of the store's old files and backups that hold generations up to one, nor of the token that hold keys destroyed under them: what was is erased.
+	ConfirmErasure(ctx context.Context, in *ConfirmErasureRequest, opts ...grpc.CallOption) (*Namespace, error)
+	// Moves the namespace's SOFTWARE keys to another token, by wrapping its domain secret under that token's root key; keys go on serving.
+	MigrateNamespace(ctx context.Context, in *MigrateNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error)
 }
 
 type namespacesClient struct {
@@ -86,6 +101,56 @@ func (c *namespacesClient) UpdateNamespace(ctx context.Context, in *UpdateNamesp
 	return out, nil
 }
 
+func (c *namespacesClient) DeleteNamespace(ctx context.Context, in *DeleteNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Namespace)
+	err := c.cc.Invoke(ctx, Namespaces_DeleteNamespace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *namespacesClient) RestoreNamespace(ctx context.Context, in *RestoreNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Namespace)
+	err := c.cc.Invoke(ctx, Namespaces_RestoreNamespace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *namespacesClient) RekeyNamespace(ctx context.Context, in *RekeyNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Namespace)
+	err := c.cc.Invoke(ctx, Namespaces_RekeyNamespace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *namespacesClient) ConfirmErasure(ctx context.Context, in *ConfirmErasureRequest, opts ...grpc.CallOption) (*Namespace, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Namespace)
+	err := c.cc.Invoke(ctx, Namespaces_ConfirmErasure_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *namespacesClient) MigrateNamespace(ctx context.Context, in *MigrateNamespaceRequest, opts ...grpc.CallOption) (*Namespace, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Namespace)
+	err := c.cc.Invoke(ctx, Namespaces_MigrateNamespace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NamespacesServer is the server API for Namespaces service.
 // All implementations must embed UnimplementedNamespacesServer
 // for forward compatibility.
@@ -93,8 +158,18 @@ type NamespacesServer interface {
 	CreateNamespace(context.Context, *CreateNamespaceRequest) (*Namespace, error)
 	GetNamespace(context.Context, *GetNamespaceRequest) (*Namespace, error)
 	ListNamespaces(context.Context, *ListNamespacesRequest) (*ListNamespacesResponse, error)
-	// Replaces the labels.
+	// Replaces labels, quotas or both.
 	UpdateNamespace(context.Context, *UpdateNamespaceRequest) (*Namespace, error)
+	// Schedules the removal of a namespace with all its keys. Its use is refused from now on; its name stays taken until then.
+	DeleteNamespace(context.Context, *DeleteNamespaceRequest) (*Namespace, error)
+	// Takes a scheduled deletion back.
+	RestoreNamespace(context.Context, *RestoreNamespaceRequest) (*Namespace, error)
+	// Makes a new domain secret and seals all that hangs below under it, in the background; keys go on serving.
+	RekeyNamespace(context.Context, *RekeyNamespaceRequest) (*Namespace, error)
+	// Declares that no copy is left of the store's old files and backups that hold generations up to one, nor of the token that hold keys destroyed under them: what was is erased.
+	ConfirmErasure(context.Context, *ConfirmErasureRequest) (*Namespace, error)
+	// Moves the namespace's SOFTWARE keys to another token, by wrapping its domain secret under that token's root key; keys go on serving.
+	MigrateNamespace(context.Context, *MigrateNamespaceRequest) (*Namespace, error)
 	mustEmbedUnimplementedNamespacesServer()
 }
 
@@ -116,6 +191,21 @@ func (UnimplementedNamespacesServer) ListNamespaces(context.Context, *ListNamesp
 }
 func (UnimplementedNamespacesServer) UpdateNamespace(context.Context, *UpdateNamespaceRequest) (*Namespace, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateNamespace not implemented")
+}
+func (UnimplementedNamespacesServer) DeleteNamespace(context.Context, *DeleteNamespaceRequest) (*Namespace, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteNamespace not implemented")
+}
+func (UnimplementedNamespacesServer) RestoreNamespace(context.Context, *RestoreNamespaceRequest) (*Namespace, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreNamespace not implemented")
+}
+func (UnimplementedNamespacesServer) RekeyNamespace(context.Context, *RekeyNamespaceRequest) (*Namespace, error) {
+	return nil, status.Error(codes.Unimplemented, "method RekeyNamespace not implemented")
+}
+func (UnimplementedNamespacesServer) ConfirmErasure(context.Context, *ConfirmErasureRequest) (*Namespace, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfirmErasure not implemented")
+}
+func (UnimplementedNamespacesServer) MigrateNamespace(context.Context, *MigrateNamespaceRequest) (*Namespace, error) {
+	return nil, status.Error(codes.Unimplemented, "method MigrateNamespace not implemented")
 }
 func (UnimplementedNamespacesServer) mustEmbedUnimplementedNamespacesServer() {}
 func (UnimplementedNamespacesServer) testEmbeddedByValue()                    {}
@@ -210,6 +300,96 @@ func _Namespaces_UpdateNamespace_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Namespaces_DeleteNamespace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteNamespaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NamespacesServer).DeleteNamespace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Namespaces_DeleteNamespace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NamespacesServer).DeleteNamespace(ctx, req.(*DeleteNamespaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Namespaces_RestoreNamespace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreNamespaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NamespacesServer).RestoreNamespace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Namespaces_RestoreNamespace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NamespacesServer).RestoreNamespace(ctx, req.(*RestoreNamespaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Namespaces_RekeyNamespace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RekeyNamespaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NamespacesServer).RekeyNamespace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Namespaces_RekeyNamespace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NamespacesServer).RekeyNamespace(ctx, req.(*RekeyNamespaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Namespaces_ConfirmErasure_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmErasureRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NamespacesServer).ConfirmErasure(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Namespaces_ConfirmErasure_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NamespacesServer).ConfirmErasure(ctx, req.(*ConfirmErasureRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Namespaces_MigrateNamespace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MigrateNamespaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NamespacesServer).MigrateNamespace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Namespaces_MigrateNamespace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NamespacesServer).MigrateNamespace(ctx, req.(*MigrateNamespaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Namespaces_ServiceDesc is the grpc.ServiceDesc for Namespaces service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -232,6 +412,26 @@ var Namespaces_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateNamespace",
 			Handler:    _Namespaces_UpdateNamespace_Handler,
+		},
+		{
+			MethodName: "DeleteNamespace",
+			Handler:    _Namespaces_DeleteNamespace_Handler,
+		},
+		{
+			MethodName: "RestoreNamespace",
+			Handler:    _Namespaces_RestoreNamespace_Handler,
+		},
+		{
+			MethodName: "RekeyNamespace",
+			Handler:    _Namespaces_RekeyNamespace_Handler,
+		},
+		{
+			MethodName: "ConfirmErasure",
+			Handler:    _Namespaces_ConfirmErasure_Handler,
+		},
+		{
+			MethodName: "MigrateNamespace",
+			Handler:    _Namespaces_MigrateNamespace_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -117,6 +117,8 @@ type PutPolicyRequest struct {
 	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Text           string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
 	IdempotencyKey string                 `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// A change that leaves nobody able to change policies is refused, unless this repeats the policy's name.
+	ConfirmLockout string `protobuf:"bytes,5,opt,name=confirm_lockout,json=confirmLockout,proto3" json:"confirm_lockout,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -175,6 +177,13 @@ func (x *PutPolicyRequest) GetText() string {
 func (x *PutPolicyRequest) GetIdempotencyKey() string {
 	if x != nil {
 		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *PutPolicyRequest) GetConfirmLockout() string {
+	if x != nil {
+		return x.ConfirmLockout
 	}
 	return ""
 }
@@ -349,6 +358,8 @@ type DeletePolicyRequest struct {
 	Namespace      string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	IdempotencyKey string                 `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// As in PutPolicyRequest.
+	ConfirmLockout string `protobuf:"bytes,4,opt,name=confirm_lockout,json=confirmLockout,proto3" json:"confirm_lockout,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -404,6 +415,13 @@ func (x *DeletePolicyRequest) GetIdempotencyKey() string {
 	return ""
 }
 
+func (x *DeletePolicyRequest) GetConfirmLockout() string {
+	if x != nil {
+		return x.ConfirmLockout
+	}
+	return ""
+}
+
 type DeletePolicyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -440,6 +458,1456 @@ func (*DeletePolicyResponse) Descriptor() ([]byte, []int) {
 	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{6}
 }
 
+// A group of principals, as in principal in Group::"ops".
+type Group struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Principals such as User::"corp:CN=alice", at most 10,000.
+	Members    []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// The policy revision that this group was last written in.
+	Revision      uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Group) Reset() {
+	*x = Group{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Group) ProtoMessage() {}
+
+func (x *Group) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Group.ProtoReflect.Descriptor instead.
+func (*Group) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Group) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Group) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *Group) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Group) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *Group) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type PutGroupRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Members        []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// As in PutPolicyRequest.
+	ConfirmLockout string `protobuf:"bytes,4,opt,name=confirm_lockout,json=confirmLockout,proto3" json:"confirm_lockout,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PutGroupRequest) Reset() {
+	*x = PutGroupRequest{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutGroupRequest) ProtoMessage() {}
+
+func (x *PutGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutGroupRequest.ProtoReflect.Descriptor instead.
+func (*PutGroupRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PutGroupRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutGroupRequest) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *PutGroupRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *PutGroupRequest) GetConfirmLockout() string {
+	if x != nil {
+		return x.ConfirmLockout
+	}
+	return ""
+}
+
+type GetGroupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGroupRequest) Reset() {
+	*x = GetGroupRequest{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGroupRequest) ProtoMessage() {}
+
+func (x *GetGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGroupRequest.ProtoReflect.Descriptor instead.
+func (*GetGroupRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetGroupRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ListGroupsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsRequest) Reset() {
+	*x = ListGroupsRequest{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsRequest) ProtoMessage() {}
+
+func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
+func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListGroupsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListGroupsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListGroupsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Groups        []*Group               `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsResponse) Reset() {
+	*x = ListGroupsResponse{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsResponse) ProtoMessage() {}
+
+func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
+func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListGroupsResponse) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ListGroupsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type DeleteGroupRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// As in PutPolicyRequest.
+	ConfirmLockout string `protobuf:"bytes,3,opt,name=confirm_lockout,json=confirmLockout,proto3" json:"confirm_lockout,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DeleteGroupRequest) Reset() {
+	*x = DeleteGroupRequest{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteGroupRequest) ProtoMessage() {}
+
+func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
+func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DeleteGroupRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteGroupRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *DeleteGroupRequest) GetConfirmLockout() string {
+	if x != nil {
+		return x.ConfirmLockout
+	}
+	return ""
+}
+
+type DeleteGroupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteGroupResponse) Reset() {
+	*x = DeleteGroupResponse{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteGroupResponse) ProtoMessage() {}
+
+func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
+func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{13}
+}
+
+// A request that is supposed, not made.
+type SupposedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As policies name it, such as Token::"billing".
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	// Groups that its token would claim; stored groups count by themselves.
+	Groups []string `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	Action string   `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	// Both empty: the installation. A key that does not exist has no labels.
+	Namespace         string            `protobuf:"bytes,4,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key               string            `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	EncryptionContext map[string]string `protobuf:"bytes,6,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Absent: now.
+	Time *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	// An IP address; empty: none.
+	Source string `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
+	// "mtls", "token" or "unix"; empty: by the principal's type.
+	Method        string `protobuf:"bytes,9,opt,name=method,proto3" json:"method,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SupposedRequest) Reset() {
+	*x = SupposedRequest{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SupposedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SupposedRequest) ProtoMessage() {}
+
+func (x *SupposedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SupposedRequest.ProtoReflect.Descriptor instead.
+func (*SupposedRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SupposedRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *SupposedRequest) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *SupposedRequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *SupposedRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *SupposedRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *SupposedRequest) GetEncryptionContext() map[string]string {
+	if x != nil {
+		return x.EncryptionContext
+	}
+	return nil
+}
+
+func (x *SupposedRequest) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *SupposedRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *SupposedRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+// A policy as it would be after a change.
+type PolicyChange struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: deleted.
+	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyChange) Reset() {
+	*x = PolicyChange{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyChange) ProtoMessage() {}
+
+func (x *PolicyChange) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyChange.ProtoReflect.Descriptor instead.
+func (*PolicyChange) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PolicyChange) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PolicyChange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PolicyChange) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type ExplainDecisionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Subject:
+	//
+	//	*ExplainDecisionRequest_Entry
+	//	*ExplainDecisionRequest_Supposed
+	Subject       isExplainDecisionRequest_Subject `protobuf_oneof:"subject"`
+	Changes       []*PolicyChange                  `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainDecisionRequest) Reset() {
+	*x = ExplainDecisionRequest{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainDecisionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainDecisionRequest) ProtoMessage() {}
+
+func (x *ExplainDecisionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainDecisionRequest.ProtoReflect.Descriptor instead.
+func (*ExplainDecisionRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ExplainDecisionRequest) GetSubject() isExplainDecisionRequest_Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *ExplainDecisionRequest) GetEntry() uint64 {
+	if x != nil {
+		if x, ok := x.Subject.(*ExplainDecisionRequest_Entry); ok {
+			return x.Entry
+		}
+	}
+	return 0
+}
+
+func (x *ExplainDecisionRequest) GetSupposed() *SupposedRequest {
+	if x != nil {
+		if x, ok := x.Subject.(*ExplainDecisionRequest_Supposed); ok {
+			return x.Supposed
+		}
+	}
+	return nil
+}
+
+func (x *ExplainDecisionRequest) GetChanges() []*PolicyChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type isExplainDecisionRequest_Subject interface {
+	isExplainDecisionRequest_Subject()
+}
+
+type ExplainDecisionRequest_Entry struct {
+	// The sequence of an audit entry; it is explained by the policies of its time, and by those of now.
+	Entry uint64 `protobuf:"varint,1,opt,name=entry,proto3,oneof"`
+}
+
+type ExplainDecisionRequest_Supposed struct {
+	Supposed *SupposedRequest `protobuf:"bytes,2,opt,name=supposed,proto3,oneof"`
+}
+
+func (*ExplainDecisionRequest_Entry) isExplainDecisionRequest_Subject() {}
+
+func (*ExplainDecisionRequest_Supposed) isExplainDecisionRequest_Subject() {}
+
+type ExplainDecisionResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Explanation *Explanation           `protobuf:"bytes,1,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	// Of an audit entry: by the policies and the key's attributes of now, where that differs.
+	Now *Explanation `protobuf:"bytes,2,opt,name=now,proto3" json:"now,omitempty"`
+	// What could not be known, such as labels that a key had then.
+	Caveats       []string `protobuf:"bytes,3,rep,name=caveats,proto3" json:"caveats,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainDecisionResponse) Reset() {
+	*x = ExplainDecisionResponse{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainDecisionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainDecisionResponse) ProtoMessage() {}
+
+func (x *ExplainDecisionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainDecisionResponse.ProtoReflect.Descriptor instead.
+func (*ExplainDecisionResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ExplainDecisionResponse) GetExplanation() *Explanation {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
+}
+
+func (x *ExplainDecisionResponse) GetNow() *Explanation {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
+func (x *ExplainDecisionResponse) GetCaveats() []string {
+	if x != nil {
+		return x.Caveats
+	}
+	return nil
+}
+
+type Explanation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "allow" or "deny".
+	Decision string `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	// In one sentence.
+	Reason         string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	PolicyRevision uint64 `protobuf:"varint,3,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
+	// Those that decided first, then those that came nearest.
+	Policies []*ConsideredPolicy `protobuf:"bytes,4,rep,name=policies,proto3" json:"policies,omitempty"`
+	// Of a token made with another: what bounds it, nearest first.
+	Bounds        []*Explanation `protobuf:"bytes,5,rep,name=bounds,proto3" json:"bounds,omitempty"`
+	Principal     string         `protobuf:"bytes,6,opt,name=principal,proto3" json:"principal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation) Reset() {
+	*x = Explanation{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation) ProtoMessage() {}
+
+func (x *Explanation) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
+func (*Explanation) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Explanation) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *Explanation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Explanation) GetPolicyRevision() uint64 {
+	if x != nil {
+		return x.PolicyRevision
+	}
+	return 0
+}
+
+func (x *Explanation) GetPolicies() []*ConsideredPolicy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *Explanation) GetBounds() []*Explanation {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
+func (x *Explanation) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+// A statement of a policy, held against a request.
+type ConsideredPolicy struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Where the statement begins, from 1.
+	Line uint32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
+	// "permit" or "forbid".
+	Effect string `protobuf:"bytes,4,opt,name=effect,proto3" json:"effect,omitempty"`
+	// "permitted", "forbade", "erred" or "did not apply".
+	Result string `protobuf:"bytes,5,opt,name=result,proto3" json:"result,omitempty"`
+	// What it was that did not hold, such as: action, resource, or the text of a condition.
+	FailedPart string `protobuf:"bytes,6,opt,name=failed_part,json=failedPart,proto3" json:"failed_part,omitempty"`
+	// That part's text, and its place.
+	FailedText string `protobuf:"bytes,7,opt,name=failed_text,json=failedText,proto3" json:"failed_text,omitempty"`
+	FailedLine uint32 `protobuf:"varint,8,opt,name=failed_line,json=failedLine,proto3" json:"failed_line,omitempty"`
+	// Values that the failed part looked at, and errors of evaluation.
+	Detail        string `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsideredPolicy) Reset() {
+	*x = ConsideredPolicy{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsideredPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsideredPolicy) ProtoMessage() {}
+
+func (x *ConsideredPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsideredPolicy.ProtoReflect.Descriptor instead.
+func (*ConsideredPolicy) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ConsideredPolicy) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ConsideredPolicy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ConsideredPolicy) GetLine() uint32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *ConsideredPolicy) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
+func (x *ConsideredPolicy) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *ConsideredPolicy) GetFailedPart() string {
+	if x != nil {
+		return x.FailedPart
+	}
+	return ""
+}
+
+func (x *ConsideredPolicy) GetFailedText() string {
+	if x != nil {
+		return x.FailedText
+	}
+	return ""
+}
+
+func (x *ConsideredPolicy) GetFailedLine() uint32 {
+	if x != nil {
+		return x.FailedLine
+	}
+	return 0
+}
+
+func (x *ConsideredPolicy) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type TestPoliciesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Requests      []*SupposedRequest     `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	Changes       []*PolicyChange        `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestPoliciesRequest) Reset() {
+	*x = TestPoliciesRequest{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestPoliciesRequest) ProtoMessage() {}
+
+func (x *TestPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*TestPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *TestPoliciesRequest) GetRequests() []*SupposedRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+func (x *TestPoliciesRequest) GetChanges() []*PolicyChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type TestPoliciesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the requests.
+	Explanations  []*Explanation `protobuf:"bytes,1,rep,name=explanations,proto3" json:"explanations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestPoliciesResponse) Reset() {
+	*x = TestPoliciesResponse{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestPoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestPoliciesResponse) ProtoMessage() {}
+
+func (x *TestPoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestPoliciesResponse.ProtoReflect.Descriptor instead.
+func (*TestPoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *TestPoliciesResponse) GetExplanations() []*Explanation {
+	if x != nil {
+		return x.Explanations
+	}
+	return nil
+}
+
+type DiffPoliciesRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Changes []*PolicyChange        `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Absent: a day ago.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Absent: now.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffPoliciesRequest) Reset() {
+	*x = DiffPoliciesRequest{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffPoliciesRequest) ProtoMessage() {}
+
+func (x *DiffPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*DiffPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DiffPoliciesRequest) GetChanges() []*PolicyChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *DiffPoliciesRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *DiffPoliciesRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type DiffPoliciesResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Changed []*ChangedDecision     `protobuf:"bytes,1,rep,name=changed,proto3" json:"changed,omitempty"`
+	Entries uint64                 `protobuf:"varint,2,opt,name=entries,proto3" json:"entries,omitempty"`
+	// Entries whose decision cannot be known, by reason.
+	Undecidable map[string]uint64 `protobuf:"bytes,3,rep,name=undecidable,proto3" json:"undecidable,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// More changed than are listed.
+	Truncated     bool `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffPoliciesResponse) Reset() {
+	*x = DiffPoliciesResponse{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffPoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffPoliciesResponse) ProtoMessage() {}
+
+func (x *DiffPoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffPoliciesResponse.ProtoReflect.Descriptor instead.
+func (*DiffPoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DiffPoliciesResponse) GetChanged() []*ChangedDecision {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *DiffPoliciesResponse) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *DiffPoliciesResponse) GetUndecidable() map[string]uint64 {
+	if x != nil {
+		return x.Undecidable
+	}
+	return nil
+}
+
+func (x *DiffPoliciesResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// Audited requests that are alike and would be decided otherwise.
+type ChangedDecision struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Principal string                 `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	Action    string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	Namespace string                 `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key       string                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	Before    string                 `protobuf:"bytes,5,opt,name=before,proto3" json:"before,omitempty"`
+	After     string                 `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	Count     uint64                 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
+	// The first of them.
+	Entry uint64 `protobuf:"varint,8,opt,name=entry,proto3" json:"entry,omitempty"`
+	// Why, after.
+	Reason        string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangedDecision) Reset() {
+	*x = ChangedDecision{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangedDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangedDecision) ProtoMessage() {}
+
+func (x *ChangedDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangedDecision.ProtoReflect.Descriptor instead.
+func (*ChangedDecision) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ChangedDecision) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *ChangedDecision) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *ChangedDecision) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ChangedDecision) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ChangedDecision) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *ChangedDecision) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *ChangedDecision) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ChangedDecision) GetEntry() uint64 {
+	if x != nil {
+		return x.Entry
+	}
+	return 0
+}
+
+func (x *ChangedDecision) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ListPermittedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Action        string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPermittedRequest) Reset() {
+	*x = ListPermittedRequest{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPermittedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPermittedRequest) ProtoMessage() {}
+
+func (x *ListPermittedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPermittedRequest.ProtoReflect.Descriptor instead.
+func (*ListPermittedRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListPermittedRequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *ListPermittedRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ListPermittedRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type ListPermittedResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Permitted []*Permitted           `protobuf:"bytes,1,rep,name=permitted,proto3" json:"permitted,omitempty"`
+	// Statements that forbid some of that.
+	Exceptions    []*ConsideredPolicy `protobuf:"bytes,2,rep,name=exceptions,proto3" json:"exceptions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPermittedResponse) Reset() {
+	*x = ListPermittedResponse{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPermittedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPermittedResponse) ProtoMessage() {}
+
+func (x *ListPermittedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPermittedResponse.ProtoReflect.Descriptor instead.
+func (*ListPermittedResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListPermittedResponse) GetPermitted() []*Permitted {
+	if x != nil {
+		return x.Permitted
+	}
+	return nil
+}
+
+func (x *ListPermittedResponse) GetExceptions() []*ConsideredPolicy {
+	if x != nil {
+		return x.Exceptions
+	}
+	return nil
+}
+
+type Permitted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A principal, a group, a type ("every Token"), or "everyone".
+	Who string `protobuf:"bytes,1,opt,name=who,proto3" json:"who,omitempty"`
+	// Of a stored group.
+	Members []string          `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	Policy  *ConsideredPolicy `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Conditions that must hold; empty: none.
+	Conditions    []string `protobuf:"bytes,4,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Permitted) Reset() {
+	*x = Permitted{}
+	mi := &file_keywright_v1_policies_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Permitted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Permitted) ProtoMessage() {}
+
+func (x *Permitted) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_policies_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Permitted.ProtoReflect.Descriptor instead.
+func (*Permitted) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_policies_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Permitted) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *Permitted) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *Permitted) GetPolicy() *ConsideredPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Permitted) GetConditions() []string {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
 var File_keywright_v1_policies_proto protoreflect.FileDescriptor
 
 const file_keywright_v1_policies_proto_rawDesc = "" +
@@ -453,12 +1921,13 @@ const file_keywright_v1_policies_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x04R\brevision\"\x81\x01\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\"\xaa\x01\n" +
 	"\x10PutPolicyRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12'\n" +
-	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"D\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\x12'\n" +
+	"\x0fconfirm_lockout\x18\x05 \x01(\tR\x0econfirmLockout\"D\n" +
 	"\x10GetPolicyRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"o\n" +
@@ -469,17 +1938,143 @@ const file_keywright_v1_policies_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"p\n" +
 	"\x14ListPoliciesResponse\x120\n" +
 	"\bpolicies\x18\x01 \x03(\v2\x14.keywright.v1.PolicyR\bpolicies\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"p\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x99\x01\n" +
 	"\x13DeletePolicyRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12'\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\x16\n" +
-	"\x14DeletePolicyResponse2\xbe\x02\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12'\n" +
+	"\x0fconfirm_lockout\x18\x04 \x01(\tR\x0econfirmLockout\"\x16\n" +
+	"\x14DeletePolicyResponse\"\xcb\x01\n" +
+	"\x05Group\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\"\x91\x01\n" +
+	"\x0fPutGroupRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\x12'\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12'\n" +
+	"\x0fconfirm_lockout\x18\x04 \x01(\tR\x0econfirmLockout\"%\n" +
+	"\x0fGetGroupRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"O\n" +
+	"\x11ListGroupsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"i\n" +
+	"\x12ListGroupsResponse\x12+\n" +
+	"\x06groups\x18\x01 \x03(\v2\x13.keywright.v1.GroupR\x06groups\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"z\n" +
+	"\x12DeleteGroupRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
+	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12'\n" +
+	"\x0fconfirm_lockout\x18\x03 \x01(\tR\x0econfirmLockout\"\x15\n" +
+	"\x13DeleteGroupResponse\"\x9a\x03\n" +
+	"\x0fSupposedRequest\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x16\n" +
+	"\x06groups\x18\x02 \x03(\tR\x06groups\x12\x16\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\x12\x1c\n" +
+	"\tnamespace\x18\x04 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x05 \x01(\tR\x03key\x12c\n" +
+	"\x12encryption_context\x18\x06 \x03(\v24.keywright.v1.SupposedRequest.EncryptionContextEntryR\x11encryptionContext\x12.\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06source\x18\b \x01(\tR\x06source\x12\x16\n" +
+	"\x06method\x18\t \x01(\tR\x06method\x1aD\n" +
+	"\x16EncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
+	"\fPolicyChange\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xae\x01\n" +
+	"\x16ExplainDecisionRequest\x12\x16\n" +
+	"\x05entry\x18\x01 \x01(\x04H\x00R\x05entry\x12;\n" +
+	"\bsupposed\x18\x02 \x01(\v2\x1d.keywright.v1.SupposedRequestH\x00R\bsupposed\x124\n" +
+	"\achanges\x18\x03 \x03(\v2\x1a.keywright.v1.PolicyChangeR\achangesB\t\n" +
+	"\asubject\"\x9d\x01\n" +
+	"\x17ExplainDecisionResponse\x12;\n" +
+	"\vexplanation\x18\x01 \x01(\v2\x19.keywright.v1.ExplanationR\vexplanation\x12+\n" +
+	"\x03now\x18\x02 \x01(\v2\x19.keywright.v1.ExplanationR\x03now\x12\x18\n" +
+	"\acaveats\x18\x03 \x03(\tR\acaveats\"\xf7\x01\n" +
+	"\vExplanation\x12\x1a\n" +
+	"\bdecision\x18\x01 \x01(\tR\bdecision\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12'\n" +
+	"\x0fpolicy_revision\x18\x03 \x01(\x04R\x0epolicyRevision\x12:\n" +
+	"\bpolicies\x18\x04 \x03(\v2\x1e.keywright.v1.ConsideredPolicyR\bpolicies\x121\n" +
+	"\x06bounds\x18\x05 \x03(\v2\x19.keywright.v1.ExplanationR\x06bounds\x12\x1c\n" +
+	"\tprincipal\x18\x06 \x01(\tR\tprincipal\"\x83\x02\n" +
+	"\x10ConsideredPolicy\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04line\x18\x03 \x01(\rR\x04line\x12\x16\n" +
+	"\x06effect\x18\x04 \x01(\tR\x06effect\x12\x16\n" +
+	"\x06result\x18\x05 \x01(\tR\x06result\x12\x1f\n" +
+	"\vfailed_part\x18\x06 \x01(\tR\n" +
+	"failedPart\x12\x1f\n" +
+	"\vfailed_text\x18\a \x01(\tR\n" +
+	"failedText\x12\x1f\n" +
+	"\vfailed_line\x18\b \x01(\rR\n" +
+	"failedLine\x12\x16\n" +
+	"\x06detail\x18\t \x01(\tR\x06detail\"\x86\x01\n" +
+	"\x13TestPoliciesRequest\x129\n" +
+	"\brequests\x18\x01 \x03(\v2\x1d.keywright.v1.SupposedRequestR\brequests\x124\n" +
+	"\achanges\x18\x02 \x03(\v2\x1a.keywright.v1.PolicyChangeR\achanges\"U\n" +
+	"\x14TestPoliciesResponse\x12=\n" +
+	"\fexplanations\x18\x01 \x03(\v2\x19.keywright.v1.ExplanationR\fexplanations\"\xaf\x01\n" +
+	"\x13DiffPoliciesRequest\x124\n" +
+	"\achanges\x18\x01 \x03(\v2\x1a.keywright.v1.PolicyChangeR\achanges\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x9e\x02\n" +
+	"\x14DiffPoliciesResponse\x127\n" +
+	"\achanged\x18\x01 \x03(\v2\x1d.keywright.v1.ChangedDecisionR\achanged\x12\x18\n" +
+	"\aentries\x18\x02 \x01(\x04R\aentries\x12U\n" +
+	"\vundecidable\x18\x03 \x03(\v23.keywright.v1.DiffPoliciesResponse.UndecidableEntryR\vundecidable\x12\x1c\n" +
+	"\ttruncated\x18\x04 \x01(\bR\ttruncated\x1a>\n" +
+	"\x10UndecidableEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xe9\x01\n" +
+	"\x0fChangedDecision\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x1c\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\tR\x03key\x12\x16\n" +
+	"\x06before\x18\x05 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x06 \x01(\tR\x05after\x12\x14\n" +
+	"\x05count\x18\a \x01(\x04R\x05count\x12\x14\n" +
+	"\x05entry\x18\b \x01(\x04R\x05entry\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\"^\n" +
+	"\x14ListPermittedRequest\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\"\x8e\x01\n" +
+	"\x15ListPermittedResponse\x125\n" +
+	"\tpermitted\x18\x01 \x03(\v2\x17.keywright.v1.PermittedR\tpermitted\x12>\n" +
+	"\n" +
+	"exceptions\x18\x02 \x03(\v2\x1e.keywright.v1.ConsideredPolicyR\n" +
+	"exceptions\"\x8f\x01\n" +
+	"\tPermitted\x12\x10\n" +
+	"\x03who\x18\x01 \x01(\tR\x03who\x12\x18\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\x126\n" +
+	"\x06policy\x18\x03 \x01(\v2\x1e.keywright.v1.ConsideredPolicyR\x06policy\x12\x1e\n" +
+	"\n" +
+	"conditions\x18\x04 \x03(\tR\n" +
+	"conditions2\xcb\a\n" +
 	"\bPolicies\x12A\n" +
 	"\tPutPolicy\x12\x1e.keywright.v1.PutPolicyRequest\x1a\x14.keywright.v1.Policy\x12A\n" +
 	"\tGetPolicy\x12\x1e.keywright.v1.GetPolicyRequest\x1a\x14.keywright.v1.Policy\x12U\n" +
 	"\fListPolicies\x12!.keywright.v1.ListPoliciesRequest\x1a\".keywright.v1.ListPoliciesResponse\x12U\n" +
-	"\fDeletePolicy\x12!.keywright.v1.DeletePolicyRequest\x1a\".keywright.v1.DeletePolicyResponseB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
+	"\fDeletePolicy\x12!.keywright.v1.DeletePolicyRequest\x1a\".keywright.v1.DeletePolicyResponse\x12>\n" +
+	"\bPutGroup\x12\x1d.keywright.v1.PutGroupRequest\x1a\x13.keywright.v1.Group\x12>\n" +
+	"\bGetGroup\x12\x1d.keywright.v1.GetGroupRequest\x1a\x13.keywright.v1.Group\x12O\n" +
+	"\n" +
+	"ListGroups\x12\x1f.keywright.v1.ListGroupsRequest\x1a .keywright.v1.ListGroupsResponse\x12R\n" +
+	"\vDeleteGroup\x12 .keywright.v1.DeleteGroupRequest\x1a!.keywright.v1.DeleteGroupResponse\x12^\n" +
+	"\x0fExplainDecision\x12$.keywright.v1.ExplainDecisionRequest\x1a%.keywright.v1.ExplainDecisionResponse\x12U\n" +
+	"\fTestPolicies\x12!.keywright.v1.TestPoliciesRequest\x1a\".keywright.v1.TestPoliciesResponse\x12U\n" +
+	"\fDiffPolicies\x12!.keywright.v1.DiffPoliciesRequest\x1a\".keywright.v1.DiffPoliciesResponse\x12X\n" +
+	"\rListPermitted\x12\".keywright.v1.ListPermittedRequest\x1a#.keywright.v1.ListPermittedResponseB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
 
 var (
 	file_keywright_v1_policies_proto_rawDescOnce sync.Once
@@ -493,34 +2088,95 @@ func file_keywright_v1_policies_proto_rawDescGZIP() []byte {
 	return file_keywright_v1_policies_proto_rawDescData
 }
 
-var file_keywright_v1_policies_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_keywright_v1_policies_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_keywright_v1_policies_proto_goTypes = []any{
-	(*Policy)(nil),                // 0: keywright.v1.Policy
-	(*PutPolicyRequest)(nil),      // 1: keywright.v1.PutPolicyRequest
-	(*GetPolicyRequest)(nil),      // 2: keywright.v1.GetPolicyRequest
-	(*ListPoliciesRequest)(nil),   // 3: keywright.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),  // 4: keywright.v1.ListPoliciesResponse
-	(*DeletePolicyRequest)(nil),   // 5: keywright.v1.DeletePolicyRequest
-	(*DeletePolicyResponse)(nil),  // 6: keywright.v1.DeletePolicyResponse
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Policy)(nil),                  // 0: keywright.v1.Policy
+	(*PutPolicyRequest)(nil),        // 1: keywright.v1.PutPolicyRequest
+	(*GetPolicyRequest)(nil),        // 2: keywright.v1.GetPolicyRequest
+	(*ListPoliciesRequest)(nil),     // 3: keywright.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),    // 4: keywright.v1.ListPoliciesResponse
+	(*DeletePolicyRequest)(nil),     // 5: keywright.v1.DeletePolicyRequest
+	(*DeletePolicyResponse)(nil),    // 6: keywright.v1.DeletePolicyResponse
+	(*Group)(nil),                   // 7: keywright.v1.Group
+	(*PutGroupRequest)(nil),         // 8: keywright.v1.PutGroupRequest
+	(*GetGroupRequest)(nil),         // 9: keywright.v1.GetGroupRequest
+	(*ListGroupsRequest)(nil),       // 10: keywright.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),      // 11: keywright.v1.ListGroupsResponse
+	(*DeleteGroupRequest)(nil),      // 12: keywright.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),     // 13: keywright.v1.DeleteGroupResponse
+	(*SupposedRequest)(nil),         // 14: keywright.v1.SupposedRequest
+	(*PolicyChange)(nil),            // 15: keywright.v1.PolicyChange
+	(*ExplainDecisionRequest)(nil),  // 16: keywright.v1.ExplainDecisionRequest
+	(*ExplainDecisionResponse)(nil), // 17: keywright.v1.ExplainDecisionResponse
+	(*Explanation)(nil),             // 18: keywright.v1.Explanation
+	(*ConsideredPolicy)(nil),        // 19: keywright.v1.ConsideredPolicy
+	(*TestPoliciesRequest)(nil),     // 20: keywright.v1.TestPoliciesRequest
+	(*TestPoliciesResponse)(nil),    // 21: keywright.v1.TestPoliciesResponse
+	(*DiffPoliciesRequest)(nil),     // 22: keywright.v1.DiffPoliciesRequest
+	(*DiffPoliciesResponse)(nil),    // 23: keywright.v1.DiffPoliciesResponse
+	(*ChangedDecision)(nil),         // 24: keywright.v1.ChangedDecision
+	(*ListPermittedRequest)(nil),    // 25: keywright.v1.ListPermittedRequest
+	(*ListPermittedResponse)(nil),   // 26: keywright.v1.ListPermittedResponse
+	(*Permitted)(nil),               // 27: keywright.v1.Permitted
+	nil,                             // 28: keywright.v1.SupposedRequest.EncryptionContextEntry
+	nil,                             // 29: keywright.v1.DiffPoliciesResponse.UndecidableEntry
+	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
 }
 var file_keywright_v1_policies_proto_depIdxs = []int32{
-	7, // 0: keywright.v1.Policy.create_time:type_name -> google.protobuf.Timestamp
-	7, // 1: keywright.v1.Policy.update_time:type_name -> google.protobuf.Timestamp
-	0, // 2: keywright.v1.ListPoliciesResponse.policies:type_name -> keywright.v1.Policy
-	1, // 3: keywright.v1.Policies.PutPolicy:input_type -> keywright.v1.PutPolicyRequest
-	2, // 4: keywright.v1.Policies.GetPolicy:input_type -> keywright.v1.GetPolicyRequest
-	3, // 5: keywright.v1.Policies.ListPolicies:input_type -> keywright.v1.ListPoliciesRequest
-	5, // 6: keywright.v1.Policies.DeletePolicy:input_type -> keywright.v1.DeletePolicyRequest
-	0, // 7: keywright.v1.Policies.PutPolicy:output_type -> keywright.v1.Policy
-	0, // 8: keywright.v1.Policies.GetPolicy:output_type -> keywright.v1.Policy
-	4, // 9: keywright.v1.Policies.ListPolicies:output_type -> keywright.v1.ListPoliciesResponse
-	6, // 10: keywright.v1.Policies.DeletePolicy:output_type -> keywright.v1.DeletePolicyResponse
-	7, // [7:11] is the sub-list for method output_type
-	3, // [3:7] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	30, // 0: keywright.v1.Policy.create_time:type_name -> google.protobuf.Timestamp
+	30, // 1: keywright.v1.Policy.update_time:type_name -> google.protobuf.Timestamp
+	0,  // 2: keywright.v1.ListPoliciesResponse.policies:type_name -> keywright.v1.Policy
+	30, // 3: keywright.v1.Group.create_time:type_name -> google.protobuf.Timestamp
+	30, // 4: keywright.v1.Group.update_time:type_name -> google.protobuf.Timestamp
+	7,  // 5: keywright.v1.ListGroupsResponse.groups:type_name -> keywright.v1.Group
+	28, // 6: keywright.v1.SupposedRequest.encryption_context:type_name -> keywright.v1.SupposedRequest.EncryptionContextEntry
+	30, // 7: keywright.v1.SupposedRequest.time:type_name -> google.protobuf.Timestamp
+	14, // 8: keywright.v1.ExplainDecisionRequest.supposed:type_name -> keywright.v1.SupposedRequest
+	15, // 9: keywright.v1.ExplainDecisionRequest.changes:type_name -> keywright.v1.PolicyChange
+	18, // 10: keywright.v1.ExplainDecisionResponse.explanation:type_name -> keywright.v1.Explanation
+	18, // 11: keywright.v1.ExplainDecisionResponse.now:type_name -> keywright.v1.Explanation
+	19, // 12: keywright.v1.Explanation.policies:type_name -> keywright.v1.ConsideredPolicy
+	18, // 13: keywright.v1.Explanation.bounds:type_name -> keywright.v1.Explanation
+	14, // 14: keywright.v1.TestPoliciesRequest.requests:type_name -> keywright.v1.SupposedRequest
+	15, // 15: keywright.v1.TestPoliciesRequest.changes:type_name -> keywright.v1.PolicyChange
+	18, // 16: keywright.v1.TestPoliciesResponse.explanations:type_name -> keywright.v1.Explanation
+	15, // 17: keywright.v1.DiffPoliciesRequest.changes:type_name -> keywright.v1.PolicyChange
+	30, // 18: keywright.v1.DiffPoliciesRequest.since:type_name -> google.protobuf.Timestamp
+	30, // 19: keywright.v1.DiffPoliciesRequest.until:type_name -> google.protobuf.Timestamp
+	24, // 20: keywright.v1.DiffPoliciesResponse.changed:type_name -> keywright.v1.ChangedDecision
+	29, // 21: keywright.v1.DiffPoliciesResponse.undecidable:type_name -> keywright.v1.DiffPoliciesResponse.UndecidableEntry
+	27, // 22: keywright.v1.ListPermittedResponse.permitted:type_name -> keywright.v1.Permitted
+	19, // 23: keywright.v1.ListPermittedResponse.exceptions:type_name -> keywright.v1.ConsideredPolicy
+	19, // 24: keywright.v1.Permitted.policy:type_name -> keywright.v1.ConsideredPolicy
+	1,  // 25: keywright.v1.Policies.PutPolicy:input_type -> keywright.v1.PutPolicyRequest
+	2,  // 26: keywright.v1.Policies.GetPolicy:input_type -> keywright.v1.GetPolicyRequest
+	3,  // 27: keywright.v1.Policies.ListPolicies:input_type -> keywright.v1.ListPoliciesRequest
+	5,  // 28: keywright.v1.Policies.DeletePolicy:input_type -> keywright.v1.DeletePolicyRequest
+	8,  // 29: keywright.v1.Policies.PutGroup:input_type -> keywright.v1.PutGroupRequest
+	9,  // 30: keywright.v1.Policies.GetGroup:input_type -> keywright.v1.GetGroupRequest
+	10, // 31: keywright.v1.Policies.ListGroups:input_type -> keywright.v1.ListGroupsRequest
+	12, // 32: keywright.v1.Policies.DeleteGroup:input_type -> keywright.v1.DeleteGroupRequest
+	16, // 33: keywright.v1.Policies.ExplainDecision:input_type -> keywright.v1.ExplainDecisionRequest
+	20, // 34: keywright.v1.Policies.TestPolicies:input_type -> keywright.v1.TestPoliciesRequest
+	22, // 35: keywright.v1.Policies.DiffPolicies:input_type -> keywright.v1.DiffPoliciesRequest
+	25, // 36: keywright.v1.Policies.ListPermitted:input_type -> keywright.v1.ListPermittedRequest
+	0,  // 37: keywright.v1.Policies.PutPolicy:output_type -> keywright.v1.Policy
+	0,  // 38: keywright.v1.Policies.GetPolicy:output_type -> keywright.v1.Policy
+	4,  // 39: keywright.v1.Policies.ListPolicies:output_type -> keywright.v1.ListPoliciesResponse
+	6,  // 40: keywright.v1.Policies.DeletePolicy:output_type -> keywright.v1.DeletePolicyResponse
+	7,  // 41: keywright.v1.Policies.PutGroup:output_type -> keywright.v1.Group
+	7,  // 42: keywright.v1.Policies.GetGroup:output_type -> keywright.v1.Group
+	11, // 43: keywright.v1.Policies.ListGroups:output_type -> keywright.v1.ListGroupsResponse
+	13, // 44: keywright.v1.Policies.DeleteGroup:output_type -> keywright.v1.DeleteGroupResponse
+	17, // 45: keywright.v1.Policies.ExplainDecision:output_type -> keywright.v1.ExplainDecisionResponse
+	21, // 46: keywright.v1.Policies.TestPolicies:output_type -> keywright.v1.TestPoliciesResponse
+	23, // 47: keywright.v1.Policies.DiffPolicies:output_type -> keywright.v1.DiffPoliciesResponse
+	26, // 48: keywright.v1.Policies.ListPermitted:output_type -> keywright.v1.ListPermittedResponse
+	37, // [37:49] is the sub-list for method output_type
+	25, // [25:37] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_keywright_v1_policies_proto_init() }
@@ -528,13 +2184,17 @@ func file_keywright_v1_policies_proto_init() {
 	if File_keywright_v1_policies_proto != nil {
 		return
 	}
+	file_keywright_v1_policies_proto_msgTypes[16].OneofWrappers = []any{
+		(*ExplainDecisionRequest_Entry)(nil),
+		(*ExplainDecisionRequest_Supposed)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keywright_v1_policies_proto_rawDesc), len(file_keywright_v1_policies_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,10 +21,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Policies_PutPolicy_FullMethodName    = "/keywright.v1.Policies/PutPolicy"
-	Policies_GetPolicy_FullMethodName    = "/keywright.v1.Policies/GetPolicy"
-	Policies_ListPolicies_FullMethodName = "/keywright.v1.Policies/ListPolicies"
-	Policies_DeletePolicy_FullMethodName = "/keywright.v1.Policies/DeletePolicy"
+	Policies_PutPolicy_FullMethodName       = "/keywright.v1.Policies/PutPolicy"
+	Policies_GetPolicy_FullMethodName       = "/keywright.v1.Policies/GetPolicy"
+	Policies_ListPolicies_FullMethodName    = "/keywright.v1.Policies/ListPolicies"
+	Policies_DeletePolicy_FullMethodName    = "/keywright.v1.Policies/DeletePolicy"
+	Policies_PutGroup_FullMethodName        = "/keywright.v1.Policies/PutGroup"
+	Policies_GetGroup_FullMethodName        = "/keywright.v1.Policies/GetGroup"
+	Policies_ListGroups_FullMethodName      = "/keywright.v1.Policies/ListGroups"
+	Policies_DeleteGroup_FullMethodName     = "/keywright.v1.Policies/DeleteGroup"
+	Policies_ExplainDecision_FullMethodName = "/keywright.v1.Policies/ExplainDecision"
+	Policies_TestPolicies_FullMethodName    = "/keywright.v1.Policies/TestPolicies"
+	Policies_DiffPolicies_FullMethodName    = "/keywright.v1.Policies/DiffPolicies"
+	Policies_ListPermitted_FullMethodName   = "/keywright.v1.Policies/ListPermitted"
 )
 
 // PoliciesClient is the client API for Policies service.
@@ -36,6 +44,19 @@ type PoliciesClient interface {
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*Policy, error)
 	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
 	DeletePolicy(ctx context.Context, in *DeletePolicyRequest, opts ...grpc.CallOption) (*DeletePolicyResponse, error)
+	// Writes a group of principals, new or in place of the one of that name.
+	PutGroup(ctx context.Context, in *PutGroupRequest, opts ...grpc.CallOption) (*Group, error)
+	GetGroup(ctx context.Context, in *GetGroupRequest, opts ...grpc.CallOption) (*Group, error)
+	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
+	DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error)
+	// Says why a request was decided as it was, or would be: of an audit entry, or a supposed one.
+	ExplainDecision(ctx context.Context, in *ExplainDecisionRequest, opts ...grpc.CallOption) (*ExplainDecisionResponse, error)
+	// Decides supposed requests, with policies changed as proposed. Nothing is changed.
+	TestPolicies(ctx context.Context, in *TestPoliciesRequest, opts ...grpc.CallOption) (*TestPoliciesResponse, error)
+	// Says which audited requests would be decided otherwise with policies changed as proposed.
+	DiffPolicies(ctx context.Context, in *DiffPoliciesRequest, opts ...grpc.CallOption) (*DiffPoliciesResponse, error)
+	// Says who may do something to a resource, and on which condition.
+	ListPermitted(ctx context.Context, in *ListPermittedRequest, opts ...grpc.CallOption) (*ListPermittedResponse, error)
 }
 
 type policiesClient struct {
@@ -86,6 +107,86 @@ func (c *policiesClient) DeletePolicy(ctx context.Context, in *DeletePolicyReque
 	return out, nil
 }
 
+func (c *policiesClient) PutGroup(ctx context.Context, in *PutGroupRequest, opts ...grpc.CallOption) (*Group, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Group)
+	err := c.cc.Invoke(ctx, Policies_PutGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policiesClient) GetGroup(ctx context.Context, in *GetGroupRequest, opts ...grpc.CallOption) (*Group, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Group)
+	err := c.cc.Invoke(ctx, Policies_GetGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policiesClient) ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListGroupsResponse)
+	err := c.cc.Invoke(ctx, Policies_ListGroups_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policiesClient) DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteGroupResponse)
+	err := c.cc.Invoke(ctx, Policies_DeleteGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policiesClient) ExplainDecision(ctx context.Context, in *ExplainDecisionRequest, opts ...grpc.CallOption) (*ExplainDecisionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainDecisionResponse)
+	err := c.cc.Invoke(ctx, Policies_ExplainDecision_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policiesClient) TestPolicies(ctx context.Context, in *TestPoliciesRequest, opts ...grpc.CallOption) (*TestPoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TestPoliciesResponse)
+	err := c.cc.Invoke(ctx, Policies_TestPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policiesClient) DiffPolicies(ctx context.Context, in *DiffPoliciesRequest, opts ...grpc.CallOption) (*DiffPoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiffPoliciesResponse)
+	err := c.cc.Invoke(ctx, Policies_DiffPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policiesClient) ListPermitted(ctx context.Context, in *ListPermittedRequest, opts ...grpc.CallOption) (*ListPermittedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPermittedResponse)
+	err := c.cc.Invoke(ctx, Policies_ListPermitted_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PoliciesServer is the server API for Policies service.
 // All implementations must embed UnimplementedPoliciesServer
 // for forward compatibility.
@@ -95,6 +196,19 @@ type PoliciesServer interface {
 	GetPolicy(context.Context, *GetPolicyRequest) (*Policy, error)
 	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
 	DeletePolicy(context.Context, *DeletePolicyRequest) (*DeletePolicyResponse, error)
+	// Writes a group of principals, new or in place of the one of that name.
+	PutGroup(context.Context, *PutGroupRequest) (*Group, error)
+	GetGroup(context.Context, *GetGroupRequest) (*Group, error)
+	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
+	DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error)
+	// Says why a request was decided as it was, or would be: of an audit entry, or a supposed one.
+	ExplainDecision(context.Context, *ExplainDecisionRequest) (*ExplainDecisionResponse, error)
+	// Decides supposed requests, with policies changed as proposed. Nothing is changed.
+	TestPolicies(context.Context, *TestPoliciesRequest) (*TestPoliciesResponse, error)
+	// Says which audited requests would be decided otherwise with policies changed as proposed.
+	DiffPolicies(context.Context, *DiffPoliciesRequest) (*DiffPoliciesResponse, error)
+	// Says who may do something to a resource, and on which condition.
+	ListPermitted(context.Context, *ListPermittedRequest) (*ListPermittedResponse, error)
 	mustEmbedUnimplementedPoliciesServer()
 }
 
@@ -116,6 +230,30 @@ func (UnimplementedPoliciesServer) ListPolicies(context.Context, *ListPoliciesRe
 }
 func (UnimplementedPoliciesServer) DeletePolicy(context.Context, *DeletePolicyRequest) (*DeletePolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeletePolicy not implemented")
+}
+func (UnimplementedPoliciesServer) PutGroup(context.Context, *PutGroupRequest) (*Group, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutGroup not implemented")
+}
+func (UnimplementedPoliciesServer) GetGroup(context.Context, *GetGroupRequest) (*Group, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetGroup not implemented")
+}
+func (UnimplementedPoliciesServer) ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListGroups not implemented")
+}
+func (UnimplementedPoliciesServer) DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteGroup not implemented")
+}
+func (UnimplementedPoliciesServer) ExplainDecision(context.Context, *ExplainDecisionRequest) (*ExplainDecisionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainDecision not implemented")
+}
+func (UnimplementedPoliciesServer) TestPolicies(context.Context, *TestPoliciesRequest) (*TestPoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TestPolicies not implemented")
+}
+func (UnimplementedPoliciesServer) DiffPolicies(context.Context, *DiffPoliciesRequest) (*DiffPoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DiffPolicies not implemented")
+}
+func (UnimplementedPoliciesServer) ListPermitted(context.Context, *ListPermittedRequest) (*ListPermittedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPermitted not implemented")
 }
 func (UnimplementedPoliciesServer) mustEmbedUnimplementedPoliciesServer() {}
 func (UnimplementedPoliciesServer) testEmbeddedByValue()                  {}
@@ -210,6 +348,150 @@ func _Policies_DeletePolicy_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Policies_PutGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoliciesServer).PutGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Policies_PutGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoliciesServer).PutGroup(ctx, req.(*PutGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Policies_GetGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoliciesServer).GetGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Policies_GetGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoliciesServer).GetGroup(ctx, req.(*GetGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Policies_ListGroups_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListGroupsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoliciesServer).ListGroups(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Policies_ListGroups_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoliciesServer).ListGroups(ctx, req.(*ListGroupsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Policies_DeleteGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoliciesServer).DeleteGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Policies_DeleteGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoliciesServer).DeleteGroup(ctx, req.(*DeleteGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Policies_ExplainDecision_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainDecisionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoliciesServer).ExplainDecision(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Policies_ExplainDecision_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoliciesServer).ExplainDecision(ctx, req.(*ExplainDecisionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Policies_TestPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TestPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoliciesServer).TestPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Policies_TestPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoliciesServer).TestPolicies(ctx, req.(*TestPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Policies_DiffPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiffPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoliciesServer).DiffPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Policies_DiffPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoliciesServer).DiffPolicies(ctx, req.(*DiffPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Policies_ListPermitted_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPermittedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoliciesServer).ListPermitted(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Policies_ListPermitted_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoliciesServer).ListPermitted(ctx, req.(*ListPermittedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Policies_ServiceDesc is the grpc.ServiceDesc for Policies service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -232,6 +514,38 @@ var Policies_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeletePolicy",
 			Handler:    _Policies_DeletePolicy_Handler,
+		},
+		{
+			MethodName: "PutGroup",
+			Handler:    _Policies_PutGroup_Handler,
+		},
+		{
+			MethodName: "GetGroup",
+			Handler:    _Policies_GetGroup_Handler,
+		},
+		{
+			MethodName: "ListGroups",
+			Handler:    _Policies_ListGroups_Handler,
+		},
+		{
+			MethodName: "DeleteGroup",
+			Handler:    _Policies_DeleteGroup_Handler,
+		},
+		{
+			MethodName: "ExplainDecision",
+			Handler:    _Policies_ExplainDecision_Handler,
+		},
+		{
+			MethodName: "TestPolicies",
+			Handler:    _Policies_TestPolicies_Handler,
+		},
+		{
+			MethodName: "DiffPolicies",
+			Handler:    _Policies_DiffPolicies_Handler,
+		},
+		{
+			MethodName: "ListPermitted",
+			Handler:    _Policies_ListPermitted_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -73,8 +73,18 @@ type Status struct {
 	// FIPS 140-3 mode of the cryptographic module.
 	Fips           bool   `protobuf:"varint,8,opt,name=fips,proto3" json:"fips,omitempty"`
 	PolicyRevision uint64 `protobuf:"varint,9,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Counts the changes of policies, groups, revocations, namespaces and root versions together.
+	Epoch uint64 `protobuf:"varint,10,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// All tokens of the configuration, the default one first, which hsm is, too.
+	Tokens []*TokenStatus `protobuf:"bytes,11,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	// Since when all keys are dropped from memory, because the HSM is away; absent: they are not.
+	SealTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=seal_time,json=sealTime,proto3" json:"seal_time,omitempty"`
+	// Domain secrets that wait to be wrapped by another version of the root key.
+	RewrapRemaining uint64 `protobuf:"varint,13,opt,name=rewrap_remaining,json=rewrapRemaining,proto3" json:"rewrap_remaining,omitempty"`
+	// Why the last one could not be; empty when nothing is wrong.
+	RewrapProblem string `protobuf:"bytes,14,opt,name=rewrap_problem,json=rewrapProblem,proto3" json:"rewrap_problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -170,6 +180,112 @@ func (x *Status) GetPolicyRevision() uint64 {
 	return 0
 }
 
+func (x *Status) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Status) GetTokens() []*TokenStatus {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *Status) GetSealTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SealTime
+	}
+	return nil
+}
+
+func (x *Status) GetRewrapRemaining() uint64 {
+	if x != nil {
+		return x.RewrapRemaining
+	}
+	return 0
+}
+
+func (x *Status) GetRewrapProblem() string {
+	if x != nil {
+		return x.RewrapProblem
+	}
+	return ""
+}
+
+type TokenStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the configuration.
+	Name string     `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Hsm  *HsmStatus `protobuf:"bytes,2,opt,name=hsm,proto3" json:"hsm,omitempty"`
+	// Since when it does not answer; absent: it does.
+	AwayTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=away_time,json=awayTime,proto3" json:"away_time,omitempty"`
+	// Since when the keys of its namespaces are dropped from memory; absent: they are not.
+	SealTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=seal_time,json=sealTime,proto3" json:"seal_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenStatus) Reset() {
+	*x = TokenStatus{}
+	mi := &file_keywright_v1_system_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenStatus) ProtoMessage() {}
+
+func (x *TokenStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_system_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenStatus.ProtoReflect.Descriptor instead.
+func (*TokenStatus) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_system_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TokenStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TokenStatus) GetHsm() *HsmStatus {
+	if x != nil {
+		return x.Hsm
+	}
+	return nil
+}
+
+func (x *TokenStatus) GetAwayTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AwayTime
+	}
+	return nil
+}
+
+func (x *TokenStatus) GetSealTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SealTime
+	}
+	return nil
+}
+
 type HsmStatus struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Healthy bool                   `protobuf:"varint,1,opt,name=healthy,proto3" json:"healthy,omitempty"`
@@ -180,17 +296,18 @@ type HsmStatus struct {
 	Manufacturer string `protobuf:"bytes,5,opt,name=manufacturer,proto3" json:"manufacturer,omitempty"`
 	Model        string `protobuf:"bytes,6,opt,name=model,proto3" json:"model,omitempty"`
 	// Id of the root key object (CKA_ID, hexadecimal) and its version.
-	RootKeyId     string `protobuf:"bytes,7,opt,name=root_key_id,json=rootKeyId,proto3" json:"root_key_id,omitempty"`
-	RootVersion   uint32 `protobuf:"varint,8,opt,name=root_version,json=rootVersion,proto3" json:"root_version,omitempty"`
-	SessionsInUse uint32 `protobuf:"varint,9,opt,name=sessions_in_use,json=sessionsInUse,proto3" json:"sessions_in_use,omitempty"`
-	SessionsMax   uint32 `protobuf:"varint,10,opt,name=sessions_max,json=sessionsMax,proto3" json:"sessions_max,omitempty"`
+	RootKeyId     string     `protobuf:"bytes,7,opt,name=root_key_id,json=rootKeyId,proto3" json:"root_key_id,omitempty"`
+	RootVersion   uint32     `protobuf:"varint,8,opt,name=root_version,json=rootVersion,proto3" json:"root_version,omitempty"`
+	SessionsInUse uint32     `protobuf:"varint,9,opt,name=sessions_in_use,json=sessionsInUse,proto3" json:"sessions_in_use,omitempty"`
+	SessionsMax   uint32     `protobuf:"varint,10,opt,name=sessions_max,json=sessionsMax,proto3" json:"sessions_max,omitempty"`
+	Keys          *TokenKeys `protobuf:"bytes,11,opt,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HsmStatus) Reset() {
 	*x = HsmStatus{}
-	mi := &file_keywright_v1_system_proto_msgTypes[2]
+	mi := &file_keywright_v1_system_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -202,7 +319,7 @@ func (x *HsmStatus) String() string {
 func (*HsmStatus) ProtoMessage() {}
 
 func (x *HsmStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_system_proto_msgTypes[2]
+	mi := &file_keywright_v1_system_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -215,7 +332,7 @@ func (x *HsmStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HsmStatus.ProtoReflect.Descriptor instead.
 func (*HsmStatus) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_system_proto_rawDescGZIP(), []int{2}
+	return file_keywright_v1_system_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HsmStatus) GetHealthy() bool {
@@ -288,6 +405,95 @@ func (x *HsmStatus) GetSessionsMax() uint32 {
 	return 0
 }
 
+func (x *HsmStatus) GetKeys() *TokenKeys {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// The keys of protection level HSM, compared with the token now and then.
+type TokenKeys struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When they were last compared; absent: not since the start.
+	CheckTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=check_time,json=checkTime,proto3" json:"check_time,omitempty"`
+	// Keys on the token that versions own.
+	Held uint64 `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`
+	// Keys that no version owns (yet, or any more); they are removed in the background.
+	Orphans uint64 `protobuf:"varint,3,opt,name=orphans,proto3" json:"orphans,omitempty"`
+	// Keys on the token that the store does not know: of another installation, or of a store since put back. They are left alone.
+	Unknown uint64 `protobuf:"varint,4,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Versions whose key the token lacks.
+	Missing       uint64 `protobuf:"varint,5,opt,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenKeys) Reset() {
+	*x = TokenKeys{}
+	mi := &file_keywright_v1_system_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenKeys) ProtoMessage() {}
+
+func (x *TokenKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_system_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenKeys.ProtoReflect.Descriptor instead.
+func (*TokenKeys) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_system_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *TokenKeys) GetCheckTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CheckTime
+	}
+	return nil
+}
+
+func (x *TokenKeys) GetHeld() uint64 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *TokenKeys) GetOrphans() uint64 {
+	if x != nil {
+		return x.Orphans
+	}
+	return 0
+}
+
+func (x *TokenKeys) GetUnknown() uint64 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+func (x *TokenKeys) GetMissing() uint64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
 type StoreStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Driver        string                 `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"`
@@ -298,7 +504,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_keywright_v1_system_proto_msgTypes[3]
+	mi := &file_keywright_v1_system_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -310,7 +516,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_system_proto_msgTypes[3]
+	mi := &file_keywright_v1_system_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -323,7 +529,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_system_proto_rawDescGZIP(), []int{3}
+	return file_keywright_v1_system_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StoreStatus) GetDriver() string {
@@ -352,13 +558,20 @@ type AuditStatus struct {
 	SignerAlgorithm string `protobuf:"bytes,5,opt,name=signer_algorithm,json=signerAlgorithm,proto3" json:"signer_algorithm,omitempty"`
 	// Where it lives: "token", or "sealed" under the root key.
 	SignerProtection string `protobuf:"bytes,6,opt,name=signer_protection,json=signerProtection,proto3" json:"signer_protection,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Entries that the last checkpoint covers.
+	SignedSize     uint64                 `protobuf:"varint,7,opt,name=signed_size,json=signedSize,proto3" json:"signed_size,omitempty"`
+	CheckpointTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=checkpoint_time,json=checkpointTime,proto3" json:"checkpoint_time,omitempty"`
+	// Sequence of the oldest entry kept.
+	FirstSequence uint64 `protobuf:"varint,9,opt,name=first_sequence,json=firstSequence,proto3" json:"first_sequence,omitempty"`
+	// Where checkpoints are sent, and how that goes.
+	Receivers     []*CheckpointReceiver `protobuf:"bytes,10,rep,name=receivers,proto3" json:"receivers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuditStatus) Reset() {
 	*x = AuditStatus{}
-	mi := &file_keywright_v1_system_proto_msgTypes[4]
+	mi := &file_keywright_v1_system_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +583,7 @@ func (x *AuditStatus) String() string {
 func (*AuditStatus) ProtoMessage() {}
 
 func (x *AuditStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_system_proto_msgTypes[4]
+	mi := &file_keywright_v1_system_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +596,7 @@ func (x *AuditStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditStatus.ProtoReflect.Descriptor instead.
 func (*AuditStatus) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_system_proto_rawDescGZIP(), []int{4}
+	return file_keywright_v1_system_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AuditStatus) GetHealthy() bool {
@@ -428,6 +641,105 @@ func (x *AuditStatus) GetSignerProtection() string {
 	return ""
 }
 
+func (x *AuditStatus) GetSignedSize() uint64 {
+	if x != nil {
+		return x.SignedSize
+	}
+	return 0
+}
+
+func (x *AuditStatus) GetCheckpointTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CheckpointTime
+	}
+	return nil
+}
+
+func (x *AuditStatus) GetFirstSequence() uint64 {
+	if x != nil {
+		return x.FirstSequence
+	}
+	return 0
+}
+
+func (x *AuditStatus) GetReceivers() []*CheckpointReceiver {
+	if x != nil {
+		return x.Receivers
+	}
+	return nil
+}
+
+// A file, command or witness that checkpoints are sent to.
+type CheckpointReceiver struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Size of the last checkpoint that it took, and when.
+	Size uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// What is wrong; empty when it takes checkpoints.
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckpointReceiver) Reset() {
+	*x = CheckpointReceiver{}
+	mi := &file_keywright_v1_system_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckpointReceiver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckpointReceiver) ProtoMessage() {}
+
+func (x *CheckpointReceiver) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_system_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckpointReceiver.ProtoReflect.Descriptor instead.
+func (*CheckpointReceiver) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_system_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CheckpointReceiver) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CheckpointReceiver) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *CheckpointReceiver) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *CheckpointReceiver) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 type ListAlgorithmsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -436,7 +748,7 @@ type ListAlgorithmsRequest struct {
 
 func (x *ListAlgorithmsRequest) Reset() {
 	*x = ListAlgorithmsRequest{}
-	mi := &file_keywright_v1_system_proto_msgTypes[5]
+	mi := &file_keywright_v1_system_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +760,7 @@ func (x *ListAlgorithmsRequest) String() string {
 func (*ListAlgorithmsRequest) ProtoMessage() {}
 
 func (x *ListAlgorithmsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_system_proto_msgTypes[5]
+	mi := &file_keywright_v1_system_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,24 +773,26 @@ func (x *ListAlgorithmsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlgorithmsRequest.ProtoReflect.Descriptor instead.
 func (*ListAlgorithmsRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_system_proto_rawDescGZIP(), []int{5}
+	return file_keywright_v1_system_proto_rawDescGZIP(), []int{8}
 }
 
 type Algorithm struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Purpose name, such as ENCRYPT_DECRYPT.
-	Purpose       string `protobuf:"bytes,2,opt,name=purpose,proto3" json:"purpose,omitempty"`
-	Fips          bool   `protobuf:"varint,3,opt,name=fips,proto3" json:"fips,omitempty"`
-	Default       bool   `protobuf:"varint,4,opt,name=default,proto3" json:"default,omitempty"`
-	KeyBits       uint32 `protobuf:"varint,5,opt,name=key_bits,json=keyBits,proto3" json:"key_bits,omitempty"`
+	Purpose string `protobuf:"bytes,2,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	Fips    bool   `protobuf:"varint,3,opt,name=fips,proto3" json:"fips,omitempty"`
+	Default bool   `protobuf:"varint,4,opt,name=default,proto3" json:"default,omitempty"`
+	KeyBits uint32 `protobuf:"varint,5,opt,name=key_bits,json=keyBits,proto3" json:"key_bits,omitempty"`
+	// The token can hold keys of it (protection level HSM).
+	Hsm           bool `protobuf:"varint,6,opt,name=hsm,proto3" json:"hsm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Algorithm) Reset() {
 	*x = Algorithm{}
-	mi := &file_keywright_v1_system_proto_msgTypes[6]
+	mi := &file_keywright_v1_system_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +804,7 @@ func (x *Algorithm) String() string {
 func (*Algorithm) ProtoMessage() {}
 
 func (x *Algorithm) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_system_proto_msgTypes[6]
+	mi := &file_keywright_v1_system_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +817,7 @@ func (x *Algorithm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Algorithm.ProtoReflect.Descriptor instead.
 func (*Algorithm) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_system_proto_rawDescGZIP(), []int{6}
+	return file_keywright_v1_system_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Algorithm) GetName() string {
@@ -541,6 +855,13 @@ func (x *Algorithm) GetKeyBits() uint32 {
 	return 0
 }
 
+func (x *Algorithm) GetHsm() bool {
+	if x != nil {
+		return x.Hsm
+	}
+	return false
+}
+
 type ListAlgorithmsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Algorithms    []*Algorithm           `protobuf:"bytes,1,rep,name=algorithms,proto3" json:"algorithms,omitempty"`
@@ -550,7 +871,7 @@ type ListAlgorithmsResponse struct {
 
 func (x *ListAlgorithmsResponse) Reset() {
 	*x = ListAlgorithmsResponse{}
-	mi := &file_keywright_v1_system_proto_msgTypes[7]
+	mi := &file_keywright_v1_system_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +883,7 @@ func (x *ListAlgorithmsResponse) String() string {
 func (*ListAlgorithmsResponse) ProtoMessage() {}
 
 func (x *ListAlgorithmsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_system_proto_msgTypes[7]
+	mi := &file_keywright_v1_system_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +896,7 @@ func (x *ListAlgorithmsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlgorithmsResponse.ProtoReflect.Descriptor instead.
 func (*ListAlgorithmsResponse) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_system_proto_rawDescGZIP(), []int{7}
+	return file_keywright_v1_system_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListAlgorithmsResponse) GetAlgorithms() []*Algorithm {
@@ -590,7 +911,7 @@ var File_keywright_v1_system_proto protoreflect.FileDescriptor
 const file_keywright_v1_system_proto_rawDesc = "" +
 	"\n" +
 	"\x19keywright/v1/system.proto\x12\fkeywright.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xeb\x02\n" +
+	"\x10GetStatusRequest\"\xbf\x04\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12'\n" +
 	"\x0finstallation_id\x18\x02 \x01(\tR\x0einstallationId\x129\n" +
@@ -601,7 +922,18 @@ const file_keywright_v1_system_proto_rawDesc = "" +
 	"\x05store\x18\x06 \x01(\v2\x19.keywright.v1.StoreStatusR\x05store\x12/\n" +
 	"\x05audit\x18\a \x01(\v2\x19.keywright.v1.AuditStatusR\x05audit\x12\x12\n" +
 	"\x04fips\x18\b \x01(\bR\x04fips\x12'\n" +
-	"\x0fpolicy_revision\x18\t \x01(\x04R\x0epolicyRevision\"\xcb\x02\n" +
+	"\x0fpolicy_revision\x18\t \x01(\x04R\x0epolicyRevision\x12\x14\n" +
+	"\x05epoch\x18\n" +
+	" \x01(\x04R\x05epoch\x121\n" +
+	"\x06tokens\x18\v \x03(\v2\x19.keywright.v1.TokenStatusR\x06tokens\x127\n" +
+	"\tseal_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\bsealTime\x12)\n" +
+	"\x10rewrap_remaining\x18\r \x01(\x04R\x0frewrapRemaining\x12%\n" +
+	"\x0erewrap_problem\x18\x0e \x01(\tR\rrewrapProblem\"\xbe\x01\n" +
+	"\vTokenStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
+	"\x03hsm\x18\x02 \x01(\v2\x17.keywright.v1.HsmStatusR\x03hsm\x127\n" +
+	"\taway_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bawayTime\x127\n" +
+	"\tseal_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bsealTime\"\xf8\x02\n" +
 	"\tHsmStatus\x12\x18\n" +
 	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12\x18\n" +
 	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x1f\n" +
@@ -614,10 +946,18 @@ const file_keywright_v1_system_proto_rawDesc = "" +
 	"\froot_version\x18\b \x01(\rR\vrootVersion\x12&\n" +
 	"\x0fsessions_in_use\x18\t \x01(\rR\rsessionsInUse\x12!\n" +
 	"\fsessions_max\x18\n" +
-	" \x01(\rR\vsessionsMax\"A\n" +
+	" \x01(\rR\vsessionsMax\x12+\n" +
+	"\x04keys\x18\v \x01(\v2\x17.keywright.v1.TokenKeysR\x04keys\"\xa8\x01\n" +
+	"\tTokenKeys\x129\n" +
+	"\n" +
+	"check_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tcheckTime\x12\x12\n" +
+	"\x04held\x18\x02 \x01(\x04R\x04held\x12\x18\n" +
+	"\aorphans\x18\x03 \x01(\x04R\aorphans\x12\x18\n" +
+	"\aunknown\x18\x04 \x01(\x04R\aunknown\x12\x18\n" +
+	"\amissing\x18\x05 \x01(\x04R\amissing\"A\n" +
 	"\vStoreStatus\x12\x16\n" +
 	"\x06driver\x18\x01 \x01(\tR\x06driver\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xde\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xab\x03\n" +
 	"\vAuditStatus\x12\x18\n" +
 	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12\x18\n" +
 	"\aproblem\x18\x02 \x01(\tR\aproblem\x12#\n" +
@@ -626,14 +966,26 @@ const file_keywright_v1_system_proto_rawDesc = "" +
 	"durability\x18\x04 \x01(\tR\n" +
 	"durability\x12)\n" +
 	"\x10signer_algorithm\x18\x05 \x01(\tR\x0fsignerAlgorithm\x12+\n" +
-	"\x11signer_protection\x18\x06 \x01(\tR\x10signerProtection\"\x17\n" +
-	"\x15ListAlgorithmsRequest\"\x82\x01\n" +
+	"\x11signer_protection\x18\x06 \x01(\tR\x10signerProtection\x12\x1f\n" +
+	"\vsigned_size\x18\a \x01(\x04R\n" +
+	"signedSize\x12C\n" +
+	"\x0fcheckpoint_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x0echeckpointTime\x12%\n" +
+	"\x0efirst_sequence\x18\t \x01(\x04R\rfirstSequence\x12>\n" +
+	"\treceivers\x18\n" +
+	" \x03(\v2 .keywright.v1.CheckpointReceiverR\treceivers\"\x86\x01\n" +
+	"\x12CheckpointReceiver\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\"\x17\n" +
+	"\x15ListAlgorithmsRequest\"\x94\x01\n" +
 	"\tAlgorithm\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apurpose\x18\x02 \x01(\tR\apurpose\x12\x12\n" +
 	"\x04fips\x18\x03 \x01(\bR\x04fips\x12\x18\n" +
 	"\adefault\x18\x04 \x01(\bR\adefault\x12\x19\n" +
-	"\bkey_bits\x18\x05 \x01(\rR\akeyBits\"Q\n" +
+	"\bkey_bits\x18\x05 \x01(\rR\akeyBits\x12\x10\n" +
+	"\x03hsm\x18\x06 \x01(\bR\x03hsm\"Q\n" +
 	"\x16ListAlgorithmsResponse\x127\n" +
 	"\n" +
 	"algorithms\x18\x01 \x03(\v2\x17.keywright.v1.AlgorithmR\n" +
@@ -654,33 +1006,46 @@ func file_keywright_v1_system_proto_rawDescGZIP() []byte {
 	return file_keywright_v1_system_proto_rawDescData
 }
 
-var file_keywright_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_keywright_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_keywright_v1_system_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: keywright.v1.GetStatusRequest
 	(*Status)(nil),                 // 1: keywright.v1.Status
-	(*HsmStatus)(nil),              // 2: keywright.v1.HsmStatus
-	(*StoreStatus)(nil),            // 3: keywright.v1.StoreStatus
-	(*AuditStatus)(nil),            // 4: keywright.v1.AuditStatus
-	(*ListAlgorithmsRequest)(nil),  // 5: keywright.v1.ListAlgorithmsRequest
-	(*Algorithm)(nil),              // 6: keywright.v1.Algorithm
-	(*ListAlgorithmsResponse)(nil), // 7: keywright.v1.ListAlgorithmsResponse
-	(*timestamppb.Timestamp)(nil),  // 8: google.protobuf.Timestamp
+	(*TokenStatus)(nil),            // 2: keywright.v1.TokenStatus
+	(*HsmStatus)(nil),              // 3: keywright.v1.HsmStatus
+	(*TokenKeys)(nil),              // 4: keywright.v1.TokenKeys
+	(*StoreStatus)(nil),            // 5: keywright.v1.StoreStatus
+	(*AuditStatus)(nil),            // 6: keywright.v1.AuditStatus
+	(*CheckpointReceiver)(nil),     // 7: keywright.v1.CheckpointReceiver
+	(*ListAlgorithmsRequest)(nil),  // 8: keywright.v1.ListAlgorithmsRequest
+	(*Algorithm)(nil),              // 9: keywright.v1.Algorithm
+	(*ListAlgorithmsResponse)(nil), // 10: keywright.v1.ListAlgorithmsResponse
+	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
 }
 var file_keywright_v1_system_proto_depIdxs = []int32{
-	8, // 0: keywright.v1.Status.start_time:type_name -> google.protobuf.Timestamp
-	2, // 1: keywright.v1.Status.hsm:type_name -> keywright.v1.HsmStatus
-	3, // 2: keywright.v1.Status.store:type_name -> keywright.v1.StoreStatus
-	4, // 3: keywright.v1.Status.audit:type_name -> keywright.v1.AuditStatus
-	6, // 4: keywright.v1.ListAlgorithmsResponse.algorithms:type_name -> keywright.v1.Algorithm
-	0, // 5: keywright.v1.System.GetStatus:input_type -> keywright.v1.GetStatusRequest
-	5, // 6: keywright.v1.System.ListAlgorithms:input_type -> keywright.v1.ListAlgorithmsRequest
-	1, // 7: keywright.v1.System.GetStatus:output_type -> keywright.v1.Status
-	7, // 8: keywright.v1.System.ListAlgorithms:output_type -> keywright.v1.ListAlgorithmsResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	11, // 0: keywright.v1.Status.start_time:type_name -> google.protobuf.Timestamp
+	3,  // 1: keywright.v1.Status.hsm:type_name -> keywright.v1.HsmStatus
+	5,  // 2: keywright.v1.Status.store:type_name -> keywright.v1.StoreStatus
+	6,  // 3: keywright.v1.Status.audit:type_name -> keywright.v1.AuditStatus
+	2,  // 4: keywright.v1.Status.tokens:type_name -> keywright.v1.TokenStatus
+	11, // 5: keywright.v1.Status.seal_time:type_name -> google.protobuf.Timestamp
+	3,  // 6: keywright.v1.TokenStatus.hsm:type_name -> keywright.v1.HsmStatus
+	11, // 7: keywright.v1.TokenStatus.away_time:type_name -> google.protobuf.Timestamp
+	11, // 8: keywright.v1.TokenStatus.seal_time:type_name -> google.protobuf.Timestamp
+	4,  // 9: keywright.v1.HsmStatus.keys:type_name -> keywright.v1.TokenKeys
+	11, // 10: keywright.v1.TokenKeys.check_time:type_name -> google.protobuf.Timestamp
+	11, // 11: keywright.v1.AuditStatus.checkpoint_time:type_name -> google.protobuf.Timestamp
+	7,  // 12: keywright.v1.AuditStatus.receivers:type_name -> keywright.v1.CheckpointReceiver
+	11, // 13: keywright.v1.CheckpointReceiver.time:type_name -> google.protobuf.Timestamp
+	9,  // 14: keywright.v1.ListAlgorithmsResponse.algorithms:type_name -> keywright.v1.Algorithm
+	0,  // 15: keywright.v1.System.GetStatus:input_type -> keywright.v1.GetStatusRequest
+	8,  // 16: keywright.v1.System.ListAlgorithms:input_type -> keywright.v1.ListAlgorithmsRequest
+	1,  // 17: keywright.v1.System.GetStatus:output_type -> keywright.v1.Status
+	10, // 18: keywright.v1.System.ListAlgorithms:output_type -> keywright.v1.ListAlgorithmsResponse
+	17, // [17:19] is the sub-list for method output_type
+	15, // [15:17] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_keywright_v1_system_proto_init() }
@@ -694,7 +1059,7 @@ func file_keywright_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keywright_v1_system_proto_rawDesc), len(file_keywright_v1_system_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

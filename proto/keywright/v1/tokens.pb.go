@@ -32,9 +32,16 @@ type CreateTokenRequest struct {
 	// One minute to 24 hours; absent means one hour.
 	Ttl *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// Groups of the principal for policies, at most 16.
-	Groups        []string `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Groups []string `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Present: the token is a lease, valid for ttl and renewable until this long from now.
+	RenewableFor *durationpb.Duration `protobuf:"bytes,4,opt,name=renewable_for,json=renewableFor,proto3" json:"renewable_for,omitempty"`
+	// Narrows the token to these actions and roles, at most 16; empty: not narrowed.
+	Actions []string `protobuf:"bytes,5,rep,name=actions,proto3" json:"actions,omitempty"`
+	// Narrows the token to these namespaces ("payments") and keys ("payments/card"), at most 16; empty: not narrowed.
+	Resources      []string `protobuf:"bytes,6,rep,name=resources,proto3" json:"resources,omitempty"`
+	IdempotencyKey string   `protobuf:"bytes,7,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CreateTokenRequest) Reset() {
@@ -88,14 +95,44 @@ func (x *CreateTokenRequest) GetGroups() []string {
 	return nil
 }
 
+func (x *CreateTokenRequest) GetRenewableFor() *durationpb.Duration {
+	if x != nil {
+		return x.RenewableFor
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetActions() []string {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetResources() []string {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 type CreateTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The secret: kwt_ and base62 text. Shown once.
-	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Token      string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Id         string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Until when it can be renewed; absent: not at all.
+	RenewableUntil *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=renewable_until,json=renewableUntil,proto3" json:"renewable_until,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CreateTokenResponse) Reset() {
@@ -149,6 +186,13 @@ func (x *CreateTokenResponse) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *CreateTokenResponse) GetRenewableUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewableUntil
+	}
+	return nil
+}
+
 type WhoAmIRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -194,7 +238,14 @@ type WhoAmIResponse struct {
 	Groups  []string `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
 	TokenId string   `protobuf:"bytes,4,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	// When the certificate or the token ends.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Until when the token can be renewed; absent: not at all.
+	RenewableUntil *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=renewable_until,json=renewableUntil,proto3" json:"renewable_until,omitempty"`
+	// Ids of the tokens that this one descends from, nearest first.
+	Ancestors []string `protobuf:"bytes,7,rep,name=ancestors,proto3" json:"ancestors,omitempty"`
+	// What the token is narrowed to.
+	Actions       []string `protobuf:"bytes,8,rep,name=actions,proto3" json:"actions,omitempty"`
+	Resources     []string `protobuf:"bytes,9,rep,name=resources,proto3" json:"resources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,31 +315,496 @@ func (x *WhoAmIResponse) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *WhoAmIResponse) GetRenewableUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewableUntil
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse) GetAncestors() []string {
+	if x != nil {
+		return x.Ancestors
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse) GetActions() []string {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse) GetResources() []string {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+type RenewTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: the ttl that the token was made with.
+	Ttl           *durationpb.Duration `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewTokenRequest) Reset() {
+	*x = RenewTokenRequest{}
+	mi := &file_keywright_v1_tokens_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewTokenRequest) ProtoMessage() {}
+
+func (x *RenewTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_tokens_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewTokenRequest.ProtoReflect.Descriptor instead.
+func (*RenewTokenRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_tokens_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RenewTokenRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+type RenewTokenResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	ExpireTime     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	RenewableUntil *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=renewable_until,json=renewableUntil,proto3" json:"renewable_until,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RenewTokenResponse) Reset() {
+	*x = RenewTokenResponse{}
+	mi := &file_keywright_v1_tokens_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewTokenResponse) ProtoMessage() {}
+
+func (x *RenewTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_tokens_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewTokenResponse.ProtoReflect.Descriptor instead.
+func (*RenewTokenResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_tokens_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RenewTokenResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *RenewTokenResponse) GetRenewableUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewableUntil
+	}
+	return nil
+}
+
+type RevokeTokensRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Either the id of a token, which is revoked with all its children,
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// or a principal such as Token::"billing", whose tokens made before the time are void, with their children.
+	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	// With principal; absent: now.
+	Before         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RevokeTokensRequest) Reset() {
+	*x = RevokeTokensRequest{}
+	mi := &file_keywright_v1_tokens_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokensRequest) ProtoMessage() {}
+
+func (x *RevokeTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_tokens_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokensRequest.ProtoReflect.Descriptor instead.
+func (*RevokeTokensRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_tokens_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RevokeTokensRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RevokeTokensRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *RevokeTokensRequest) GetBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *RevokeTokensRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type RevokeTokensResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revocation    *Revocation            `protobuf:"bytes,1,opt,name=revocation,proto3" json:"revocation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokensResponse) Reset() {
+	*x = RevokeTokensResponse{}
+	mi := &file_keywright_v1_tokens_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokensResponse) ProtoMessage() {}
+
+func (x *RevokeTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_tokens_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokensResponse.ProtoReflect.Descriptor instead.
+func (*RevokeTokensResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_tokens_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RevokeTokensResponse) GetRevocation() *Revocation {
+	if x != nil {
+		return x.Revocation
+	}
+	return nil
+}
+
+type Revocation struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Principal  string                 `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	Before     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When all that it concerns has ended by itself and it is forgotten.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_keywright_v1_tokens_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_tokens_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_tokens_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Revocation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Revocation) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Revocation) GetBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *Revocation) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Revocation) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+type ListRevocationsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevocationsRequest) Reset() {
+	*x = ListRevocationsRequest{}
+	mi := &file_keywright_v1_tokens_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevocationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevocationsRequest) ProtoMessage() {}
+
+func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_tokens_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevocationsRequest.ProtoReflect.Descriptor instead.
+func (*ListRevocationsRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_tokens_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListRevocationsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRevocationsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListRevocationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revocations   []*Revocation          `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevocationsResponse) Reset() {
+	*x = ListRevocationsResponse{}
+	mi := &file_keywright_v1_tokens_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevocationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevocationsResponse) ProtoMessage() {}
+
+func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_tokens_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevocationsResponse.ProtoReflect.Descriptor instead.
+func (*ListRevocationsResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_tokens_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListRevocationsResponse) GetRevocations() []*Revocation {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
+}
+
+func (x *ListRevocationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_keywright_v1_tokens_proto protoreflect.FileDescriptor
 
 const file_keywright_v1_tokens_proto_rawDesc = "" +
 	"\n" +
-	"\x19keywright/v1/tokens.proto\x12\fkeywright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n" +
+	"\x19keywright/v1/tokens.proto\x12\fkeywright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x02\n" +
 	"\x12CreateTokenRequest\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\tR\x06groups\"x\n" +
+	"\x06groups\x18\x03 \x03(\tR\x06groups\x12>\n" +
+	"\rrenewable_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\frenewableFor\x12\x18\n" +
+	"\aactions\x18\x05 \x03(\tR\aactions\x12\x1c\n" +
+	"\tresources\x18\x06 \x03(\tR\tresources\x12'\n" +
+	"\x0fidempotency_key\x18\a \x01(\tR\x0eidempotencyKey\"\xbd\x01\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x0f\n" +
-	"\rWhoAmIRequest\"\xb6\x01\n" +
+	"expireTime\x12C\n" +
+	"\x0frenewable_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0erenewableUntil\"\x0f\n" +
+	"\rWhoAmIRequest\"\xd1\x02\n" +
 	"\x0eWhoAmIResponse\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
 	"\x06groups\x18\x03 \x03(\tR\x06groups\x12\x19\n" +
 	"\btoken_id\x18\x04 \x01(\tR\atokenId\x12;\n" +
 	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime2\xa1\x01\n" +
+	"expireTime\x12C\n" +
+	"\x0frenewable_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0erenewableUntil\x12\x1c\n" +
+	"\tancestors\x18\a \x03(\tR\tancestors\x12\x18\n" +
+	"\aactions\x18\b \x03(\tR\aactions\x12\x1c\n" +
+	"\tresources\x18\t \x03(\tR\tresources\"@\n" +
+	"\x11RenewTokenRequest\x12+\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"\x96\x01\n" +
+	"\x12RenewTokenResponse\x12;\n" +
+	"\vexpire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12C\n" +
+	"\x0frenewable_until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0erenewableUntil\"\xa0\x01\n" +
+	"\x13RevokeTokensRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x122\n" +
+	"\x06before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06before\x12'\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"P\n" +
+	"\x14RevokeTokensResponse\x128\n" +
+	"\n" +
+	"revocation\x18\x01 \x01(\v2\x18.keywright.v1.RevocationR\n" +
+	"revocation\"\xe8\x01\n" +
+	"\n" +
+	"Revocation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x122\n" +
+	"\x06before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06before\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"T\n" +
+	"\x16ListRevocationsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"}\n" +
+	"\x17ListRevocationsResponse\x12:\n" +
+	"\vrevocations\x18\x01 \x03(\v2\x18.keywright.v1.RevocationR\vrevocations\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xa9\x03\n" +
 	"\x06Tokens\x12R\n" +
 	"\vCreateToken\x12 .keywright.v1.CreateTokenRequest\x1a!.keywright.v1.CreateTokenResponse\x12C\n" +
-	"\x06WhoAmI\x12\x1b.keywright.v1.WhoAmIRequest\x1a\x1c.keywright.v1.WhoAmIResponseB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
+	"\x06WhoAmI\x12\x1b.keywright.v1.WhoAmIRequest\x1a\x1c.keywright.v1.WhoAmIResponse\x12O\n" +
+	"\n" +
+	"RenewToken\x12\x1f.keywright.v1.RenewTokenRequest\x1a .keywright.v1.RenewTokenResponse\x12U\n" +
+	"\fRevokeTokens\x12!.keywright.v1.RevokeTokensRequest\x1a\".keywright.v1.RevokeTokensResponse\x12^\n" +
+	"\x0fListRevocations\x12$.keywright.v1.ListRevocationsRequest\x1a%.keywright.v1.ListRevocationsResponseB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
 
 var (
 	file_keywright_v1_tokens_proto_rawDescOnce sync.Once
@@ -302,28 +818,53 @@ func file_keywright_v1_tokens_proto_rawDescGZIP() []byte {
 	return file_keywright_v1_tokens_proto_rawDescData
 }
 
-var file_keywright_v1_tokens_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_keywright_v1_tokens_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_keywright_v1_tokens_proto_goTypes = []any{
-	(*CreateTokenRequest)(nil),    // 0: keywright.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 1: keywright.v1.CreateTokenResponse
-	(*WhoAmIRequest)(nil),         // 2: keywright.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),        // 3: keywright.v1.WhoAmIResponse
-	(*durationpb.Duration)(nil),   // 4: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*CreateTokenRequest)(nil),      // 0: keywright.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 1: keywright.v1.CreateTokenResponse
+	(*WhoAmIRequest)(nil),           // 2: keywright.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),          // 3: keywright.v1.WhoAmIResponse
+	(*RenewTokenRequest)(nil),       // 4: keywright.v1.RenewTokenRequest
+	(*RenewTokenResponse)(nil),      // 5: keywright.v1.RenewTokenResponse
+	(*RevokeTokensRequest)(nil),     // 6: keywright.v1.RevokeTokensRequest
+	(*RevokeTokensResponse)(nil),    // 7: keywright.v1.RevokeTokensResponse
+	(*Revocation)(nil),              // 8: keywright.v1.Revocation
+	(*ListRevocationsRequest)(nil),  // 9: keywright.v1.ListRevocationsRequest
+	(*ListRevocationsResponse)(nil), // 10: keywright.v1.ListRevocationsResponse
+	(*durationpb.Duration)(nil),     // 11: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 12: google.protobuf.Timestamp
 }
 var file_keywright_v1_tokens_proto_depIdxs = []int32{
-	4, // 0: keywright.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	5, // 1: keywright.v1.CreateTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	5, // 2: keywright.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
-	0, // 3: keywright.v1.Tokens.CreateToken:input_type -> keywright.v1.CreateTokenRequest
-	2, // 4: keywright.v1.Tokens.WhoAmI:input_type -> keywright.v1.WhoAmIRequest
-	1, // 5: keywright.v1.Tokens.CreateToken:output_type -> keywright.v1.CreateTokenResponse
-	3, // 6: keywright.v1.Tokens.WhoAmI:output_type -> keywright.v1.WhoAmIResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	11, // 0: keywright.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	11, // 1: keywright.v1.CreateTokenRequest.renewable_for:type_name -> google.protobuf.Duration
+	12, // 2: keywright.v1.CreateTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 3: keywright.v1.CreateTokenResponse.renewable_until:type_name -> google.protobuf.Timestamp
+	12, // 4: keywright.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 5: keywright.v1.WhoAmIResponse.renewable_until:type_name -> google.protobuf.Timestamp
+	11, // 6: keywright.v1.RenewTokenRequest.ttl:type_name -> google.protobuf.Duration
+	12, // 7: keywright.v1.RenewTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 8: keywright.v1.RenewTokenResponse.renewable_until:type_name -> google.protobuf.Timestamp
+	12, // 9: keywright.v1.RevokeTokensRequest.before:type_name -> google.protobuf.Timestamp
+	8,  // 10: keywright.v1.RevokeTokensResponse.revocation:type_name -> keywright.v1.Revocation
+	12, // 11: keywright.v1.Revocation.before:type_name -> google.protobuf.Timestamp
+	12, // 12: keywright.v1.Revocation.create_time:type_name -> google.protobuf.Timestamp
+	12, // 13: keywright.v1.Revocation.expire_time:type_name -> google.protobuf.Timestamp
+	8,  // 14: keywright.v1.ListRevocationsResponse.revocations:type_name -> keywright.v1.Revocation
+	0,  // 15: keywright.v1.Tokens.CreateToken:input_type -> keywright.v1.CreateTokenRequest
+	2,  // 16: keywright.v1.Tokens.WhoAmI:input_type -> keywright.v1.WhoAmIRequest
+	4,  // 17: keywright.v1.Tokens.RenewToken:input_type -> keywright.v1.RenewTokenRequest
+	6,  // 18: keywright.v1.Tokens.RevokeTokens:input_type -> keywright.v1.RevokeTokensRequest
+	9,  // 19: keywright.v1.Tokens.ListRevocations:input_type -> keywright.v1.ListRevocationsRequest
+	1,  // 20: keywright.v1.Tokens.CreateToken:output_type -> keywright.v1.CreateTokenResponse
+	3,  // 21: keywright.v1.Tokens.WhoAmI:output_type -> keywright.v1.WhoAmIResponse
+	5,  // 22: keywright.v1.Tokens.RenewToken:output_type -> keywright.v1.RenewTokenResponse
+	7,  // 23: keywright.v1.Tokens.RevokeTokens:output_type -> keywright.v1.RevokeTokensResponse
+	10, // 24: keywright.v1.Tokens.ListRevocations:output_type -> keywright.v1.ListRevocationsResponse
+	20, // [20:25] is the sub-list for method output_type
+	15, // [15:20] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_keywright_v1_tokens_proto_init() }
@@ -337,7 +878,7 @@ func file_keywright_v1_tokens_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keywright_v1_tokens_proto_rawDesc), len(file_keywright_v1_tokens_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

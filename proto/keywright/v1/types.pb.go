@@ -89,7 +89,8 @@ const (
 	ProtectionLevel_PROTECTION_LEVEL_UNSPECIFIED ProtectionLevel = 0
 	// Sealed at rest under the root key, used in the server's memory.
 	ProtectionLevel_SOFTWARE ProtectionLevel = 1
-	// Generated in the token and never outside it.
+	// Generated in the token and never outside it: each use is a call of the HSM, and fails while that is away. Verifying, and
+	// encrypting to a public key, need no call. Which algorithms the token can do, ListAlgorithms says.
 	ProtectionLevel_HSM ProtectionLevel = 2
 )
 
@@ -132,6 +133,58 @@ func (x ProtectionLevel) Number() protoreflect.EnumNumber {
 // Deprecated: Use ProtectionLevel.Descriptor instead.
 func (ProtectionLevel) EnumDescriptor() ([]byte, []int) {
 	return file_keywright_v1_types_proto_rawDescGZIP(), []int{1}
+}
+
+// Where key material comes from.
+type MaterialOrigin int32
+
+const (
+	MaterialOrigin_MATERIAL_ORIGIN_UNSPECIFIED MaterialOrigin = 0
+	// Made by Keywright, or in the token.
+	MaterialOrigin_GENERATED MaterialOrigin = 1
+	// Brought along; it may exist elsewhere.
+	MaterialOrigin_IMPORTED MaterialOrigin = 2
+)
+
+// Enum value maps for MaterialOrigin.
+var (
+	MaterialOrigin_name = map[int32]string{
+		0: "MATERIAL_ORIGIN_UNSPECIFIED",
+		1: "GENERATED",
+		2: "IMPORTED",
+	}
+	MaterialOrigin_value = map[string]int32{
+		"MATERIAL_ORIGIN_UNSPECIFIED": 0,
+		"GENERATED":                   1,
+		"IMPORTED":                    2,
+	}
+)
+
+func (x MaterialOrigin) Enum() *MaterialOrigin {
+	p := new(MaterialOrigin)
+	*p = x
+	return p
+}
+
+func (x MaterialOrigin) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MaterialOrigin) Descriptor() protoreflect.EnumDescriptor {
+	return file_keywright_v1_types_proto_enumTypes[2].Descriptor()
+}
+
+func (MaterialOrigin) Type() protoreflect.EnumType {
+	return &file_keywright_v1_types_proto_enumTypes[2]
+}
+
+func (x MaterialOrigin) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MaterialOrigin.Descriptor instead.
+func (MaterialOrigin) EnumDescriptor() ([]byte, []int) {
+	return file_keywright_v1_types_proto_rawDescGZIP(), []int{2}
 }
 
 // State of a key version.
@@ -181,11 +234,11 @@ func (x VersionState) String() string {
 }
 
 func (VersionState) Descriptor() protoreflect.EnumDescriptor {
-	return file_keywright_v1_types_proto_enumTypes[2].Descriptor()
+	return file_keywright_v1_types_proto_enumTypes[3].Descriptor()
 }
 
 func (VersionState) Type() protoreflect.EnumType {
-	return &file_keywright_v1_types_proto_enumTypes[2]
+	return &file_keywright_v1_types_proto_enumTypes[3]
 }
 
 func (x VersionState) Number() protoreflect.EnumNumber {
@@ -194,7 +247,7 @@ func (x VersionState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VersionState.Descriptor instead.
 func (VersionState) EnumDescriptor() ([]byte, []int) {
-	return file_keywright_v1_types_proto_rawDescGZIP(), []int{2}
+	return file_keywright_v1_types_proto_rawDescGZIP(), []int{3}
 }
 
 // State of a key as a whole.
@@ -235,11 +288,11 @@ func (x KeyState) String() string {
 }
 
 func (KeyState) Descriptor() protoreflect.EnumDescriptor {
-	return file_keywright_v1_types_proto_enumTypes[3].Descriptor()
+	return file_keywright_v1_types_proto_enumTypes[4].Descriptor()
 }
 
 func (KeyState) Type() protoreflect.EnumType {
-	return &file_keywright_v1_types_proto_enumTypes[3]
+	return &file_keywright_v1_types_proto_enumTypes[4]
 }
 
 func (x KeyState) Number() protoreflect.EnumNumber {
@@ -248,7 +301,7 @@ func (x KeyState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyState.Descriptor instead.
 func (KeyState) EnumDescriptor() ([]byte, []int) {
-	return file_keywright_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_keywright_v1_types_proto_rawDescGZIP(), []int{4}
 }
 
 // Labels group keys and namespaces and are visible to policies: at most 64, keys up to 63 bytes, values up to 255 bytes.
@@ -316,7 +369,11 @@ const file_keywright_v1_types_proto_rawDesc = "" +
 	"\x0fProtectionLevel\x12 \n" +
 	"\x1cPROTECTION_LEVEL_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bSOFTWARE\x10\x01\x12\a\n" +
-	"\x03HSM\x10\x02*{\n" +
+	"\x03HSM\x10\x02*N\n" +
+	"\x0eMaterialOrigin\x12\x1f\n" +
+	"\x1bMATERIAL_ORIGIN_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tGENERATED\x10\x01\x12\f\n" +
+	"\bIMPORTED\x10\x02*{\n" +
 	"\fVersionState\x12\x1d\n" +
 	"\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\v\n" +
@@ -343,18 +400,19 @@ func file_keywright_v1_types_proto_rawDescGZIP() []byte {
 	return file_keywright_v1_types_proto_rawDescData
 }
 
-var file_keywright_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_keywright_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_keywright_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_keywright_v1_types_proto_goTypes = []any{
 	(Purpose)(0),         // 0: keywright.v1.Purpose
 	(ProtectionLevel)(0), // 1: keywright.v1.ProtectionLevel
-	(VersionState)(0),    // 2: keywright.v1.VersionState
-	(KeyState)(0),        // 3: keywright.v1.KeyState
-	(*Labels)(nil),       // 4: keywright.v1.Labels
-	nil,                  // 5: keywright.v1.Labels.EntriesEntry
+	(MaterialOrigin)(0),  // 2: keywright.v1.MaterialOrigin
+	(VersionState)(0),    // 3: keywright.v1.VersionState
+	(KeyState)(0),        // 4: keywright.v1.KeyState
+	(*Labels)(nil),       // 5: keywright.v1.Labels
+	nil,                  // 6: keywright.v1.Labels.EntriesEntry
 }
 var file_keywright_v1_types_proto_depIdxs = []int32{
-	5, // 0: keywright.v1.Labels.entries:type_name -> keywright.v1.Labels.EntriesEntry
+	6, // 0: keywright.v1.Labels.entries:type_name -> keywright.v1.Labels.EntriesEntry
 	1, // [1:1] is the sub-list for method output_type
 	1, // [1:1] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
@@ -372,7 +430,7 @@ func file_keywright_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keywright_v1_types_proto_rawDesc), len(file_keywright_v1_types_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
