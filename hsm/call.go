@@ -13,9 +13,14 @@ import (
 // table says. fn runs in another goroutine and may outlast the call: it must own
 // what it reads and return what it makes.
 func call[T any](ctx context.Context, d *Device, op string, fn func(*session) (T, error)) (T, error) {
-	t := trial{device: d, until: time.Now().Add(d.config.Timeout)}
+	return callWithin(ctx, d, d.config.Timeout, op, fn)
+}
+
+// callWithin is call with a timeout of its own, for what takes long.
+func callWithin[T any](ctx context.Context, d *Device, timeout time.Duration, op string, fn func(*session) (T, error)) (T, error) {
+	t := trial{device: d, until: time.Now().Add(timeout)}
 	for {
-		value, c, err := attempt(ctx, d, fn)
+		value, c, err := attempt(ctx, d, timeout, fn)
 		if err == nil {
 			d.health.good()
 			return value, nil
@@ -31,65 +36,91 @@ func call[T any](ctx context.Context, d *Device, op string, fn func(*session) (T
 
 // attempt runs fn once, on the connection that it returns. The connection is nil
 // if none could be had, or the pool was exhausted: then no reaction would help.
-func attempt[T any](ctx context.Context, d *Device, fn func(*session) (T, error)) (value T, used *connection, err error) {
+func attempt[T any](ctx context.Context, d *Device, timeout time.Duration, fn func(*session) (T, error)) (value T, used *connection, err error) {
 	if ctx.Err() != nil {
 		return value, nil, context.Cause(ctx)
+	}
+	c, err := d.admit(ctx)
+	if err != nil {
+		return value, nil, err
+	}
+	run := func(left *wait.Left) (T, error) {
+		defer d.pool.Release()
+		return onSession(left, c, fn)
+	}
+	if timeout == d.config.Timeout {
+		value, err = wait.Patiently(ctx, d.patience, run)
+	} else {
+		value, err = wait.Within(ctx, timeout, run)
+	}
+	return value, c, abandoned(err)
+}
+
+// admit takes a place in the pool, and a connection.
+func (d *Device) admit(ctx context.Context) (*connection, error) {
+	if d.pool.Try() { // most often, and then no timer is needed
+		if c := d.conn.Load(); d.health.stopped() == nil && !d.closed() && c.live() {
+			return c, nil
+		}
+		d.pool.Release()
 	}
 	ctx, cancel := wait.Bounded(ctx, d.config.Timeout)
 	defer cancel()
 	if err := d.enter(ctx); err != nil {
-		return value, nil, err
+		return nil, err
 	}
 	c, err := d.connected(ctx)
 	if err != nil {
 		d.pool.Release()
-		return value, nil, err
+		return nil, err
 	}
-	value, err = wait.For(ctx, func() (T, error) {
-		defer d.pool.Release()
-		return onSession(ctx, c, fn)
-	})
-	return value, c, abandoned(ctx, err)
+	return c, nil
 }
 
-// abandoned turns the end of a call's context into its class: silence for the
-// whole timeout is the device's, an earlier end is the caller's own.
-func abandoned(ctx context.Context, err error) error {
+// abandoned turns silence for the whole timeout into the device's fault; an earlier
+// end is the caller's own.
+func abandoned(err error) error {
 	if errors.Is(err, wait.ErrStuck) {
 		return fault(ClassDevice, err)
 	}
 	return err
 }
 
-// enter takes a place in the pool.
-func (d *Device) enter(ctx context.Context) error {
+// closed tells whether Close was called.
+func (d *Device) closed() bool {
 	select {
 	case <-d.closing:
-		return ErrClosed
+		return true
 	default:
+		return false
+	}
+}
+
+// enter takes a place in the pool.
+func (d *Device) enter(ctx context.Context) error {
+	if d.closed() {
+		return ErrClosed
 	}
 	if err := d.pool.Acquire(ctx); err != nil {
 		return fault(ClassExhausted, fmt.Errorf("no session became free: %w", err))
 	}
-	select {
-	case <-d.closing:
+	if d.closed() {
 		d.pool.Release()
 		return ErrClosed
-	default:
-		return nil
 	}
+	return nil
 }
 
 // onSession runs fn on a pooled session. The session is kept unless it failed at
 // the device, or nobody waits for its answer any more.
-func onSession[T any](ctx context.Context, c *connection, fn func(*session) (T, error)) (value T, err error) {
+func onSession[T any](left *wait.Left, c *connection, fn func(*session) (T, error)) (value T, err error) {
 	err = c.Within(func() error {
 		s, err := c.Take()
 		if err != nil {
 			return err
 		}
-		value, err = fn(&session{s})
-		if ctx.Err() == nil && (err == nil || classify("", err).Class == ClassCaller) {
+		value, err = fn(&session{s, c.hsmIV})
+		if !left.Gone() && (err == nil || classify("", err).Class == ClassCaller) {
 			s.Put()
 		} else {
 			s.Close()

@@ -40,6 +40,8 @@ func impatient(t *testing.T) (*Device, Root) {
 	t.Helper()
 	d, root := small(t)
 	d.config.Timeout = time.Second
+	d.patience.Stop()
+	d.patience = wait.NewPatience(d.config.Timeout)
 	return d, root
 }
 

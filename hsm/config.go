@@ -3,6 +3,7 @@ package hsm
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/keywright/keywright/hsm/internal/cryptoki"
@@ -14,10 +15,17 @@ const (
 	DefaultTimeout     = 5 * time.Second
 )
 
+// MaxInitArgs is the longest Config.InitArgs, in bytes.
+const MaxInitArgs = 4096
+
 // Config says which token to use, and how.
 type Config struct {
 	// Module is the path of the PKCS#11 library.
 	Module string
+	// InitArgs goes to the module as it is, in the reserved field of C_Initialize's
+	// arguments: NSS softokn wants its database there. "" for most modules; at most
+	// MaxInitArgs bytes, none of them NUL.
+	InitArgs string
 	// TokenLabel and TokenSerial name the token; at least one. The serial wins.
 	TokenLabel, TokenSerial string
 	// PIN returns the user's PIN, at each login. It is never logged.
@@ -26,9 +34,12 @@ type Config struct {
 	// two more are used for the login and for recovery. 0 stands for
 	// DefaultMaxSessions. A smaller limit of the token's prevails.
 	MaxSessions int
-	// Timeout bounds one call of the device, and the wait for a session; 0 stands
-	// for DefaultTimeout.
+	// Timeout bounds one call of the device, give or take a quarter, and the wait for a
+	// session; 0 stands for DefaultTimeout. The making of RSA keys has a bound of its
+	// own, of 3 minutes.
 	Timeout time.Duration
+	// rootWrap, unless 0, is the mechanism of new root keys, whatever the profile says.
+	rootWrap Mechanism
 	// Logger gets recoveries and their failures; nil stands for none.
 	Logger *slog.Logger
 }
@@ -38,6 +49,8 @@ func (c Config) withDefaults() (Config, error) {
 	switch {
 	case c.Module == "":
 		return c, fmt.Errorf("%w: module: want the path of a PKCS#11 library", ErrConfig)
+	case len(c.InitArgs) > MaxInitArgs || strings.ContainsRune(c.InitArgs, 0):
+		return c, fmt.Errorf("%w: initialise arguments of %d bytes: want at most %d, and none of them NUL", ErrConfig, len(c.InitArgs), MaxInitArgs)
 	case c.TokenLabel == "" && c.TokenSerial == "":
 		return c, fmt.Errorf("%w: token: want a label or a serial", ErrConfig)
 	case c.PIN == nil:

@@ -11,6 +11,7 @@ import (
 type connection struct {
 	*cryptoki.Connection
 	doubt atomic.Uint32 // a trust value
+	hsmIV bool          // the token makes the IVs of AES-GCM; read only
 }
 
 // What is known against a connection.
@@ -26,4 +27,7 @@ func (c *connection) live() bool {
 }
 
 // session is what roots and signers are used through, by one goroutine.
-type session struct{ *cryptoki.Session }
+type session struct {
+	*cryptoki.Session
+	hsmIV bool
+}

@@ -18,20 +18,25 @@ type Device struct {
 	config       Config
 	module       *cryptoki.Module
 	token        cryptoki.Token // as found by Open; its slot may change later
+	able         ability
+	profile      Profile // what is known about its kind
 	capabilities Capabilities
 
 	pool       wait.Semaphore // a place for each call inside the module
 	recovering wait.Semaphore // held while the connection is replaced
 	conn       atomic.Pointer[connection]
+	patience   *wait.Patience // with calls of the configured timeout
 	backoff    backoff
 	health     health
+	labelled   atomic.Bool // whether labels of RSA-OAEP were seen to be honoured
 	closing    chan struct{}
 	closeOnce  sync.Once
 	closeError error
 
 	mu      sync.RWMutex
 	roots   map[KeyID]Root // generated or found, checked after each reconnection
-	signers map[KeyID]keyPair
+	signers map[KeyID]heldKey
+	keys    map[KeyID]heldKey // HSM-resident, generated, imported or found
 }
 
 // Open loads the module, finds the token and logs in. It creates nothing on the
@@ -59,7 +64,8 @@ func open(ctx context.Context, config Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.Open(ctx); err != nil {
+	defer turn(ctx, m.Path, config.Timeout/2)()
+	if err := m.OpenWith(ctx, config.InitArgs); err != nil {
 		return nil, err
 	}
 	d := &Device{
@@ -68,10 +74,12 @@ func open(ctx context.Context, config Config) (*Device, error) {
 		recovering: wait.NewSemaphore(1),
 		closing:    make(chan struct{}),
 		roots:      map[KeyID]Root{},
-		signers:    map[KeyID]keyPair{},
+		signers:    map[KeyID]heldKey{},
+		keys:       map[KeyID]heldKey{},
 	}
 	err = d.start(config.TokenLabel, config.TokenSerial)
 	if err == nil && ctx.Err() != nil { // nobody waits for this device any more
+		d.patience.Stop()
 		d.conn.Load().Retire()
 		err = context.Cause(ctx)
 	}
@@ -90,7 +98,19 @@ func (d *Device) start(label, serial string) error {
 		return err
 	}
 	err = c.Within(func() error {
-		d.capabilities, err = capabilities(c.Mechanisms())
+		d.able, err = abilities(c)
+		if err != nil {
+			return err
+		}
+		d.profile, err = profileOf(d.module, c.Token)
+		d.able.implied = d.profile.Uses.Is == "implied"
+		d.able.hsmIV = d.profile.GCMIV.Is == GCMIVParameter
+		c.hsmIV = d.able.hsmIV
+		if d.profile.Changes.Is == "alone" {
+			d.module.ChangeAlone()
+		}
+		d.capabilities = d.able.capabilities()
+		d.capabilities.RootWrap = len(d.newRootKinds()) > 0
 		return err
 	})
 	if err != nil {
@@ -98,9 +118,14 @@ func (d *Device) start(label, serial string) error {
 		return err
 	}
 	d.token = c.Token
-	d.pool = wait.NewSemaphore(d.config.poolSize(c.Token))
+	limited := c.Token
+	if limited.MaxSessions == 0 {
+		limited.MaxSessions = d.profile.MaxSessions.Is
+	}
+	d.pool = wait.NewSemaphore(d.config.poolSize(limited))
 	d.conn.Store(c)
 	d.health.good()
+	d.patience = wait.NewPatience(d.config.Timeout)
 	return nil
 }
 
@@ -120,7 +145,7 @@ func (d *Device) connect(label, serial string) (c *connection, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c = &connection{Connection: in}
+	c = &connection{Connection: in, hsmIV: d.able.hsmIV}
 	if err := d.checkRoots(c); err != nil {
 		c.Retire()
 		return nil, err
@@ -138,10 +163,10 @@ func (d *Device) checkRoots(c *connection) error {
 	if err != nil {
 		return err
 	}
-	s := &session{fresh}
+	s := &session{fresh, c.hsmIV}
 	defer s.Close()
 	for _, root := range roots {
-		if err := s.check(root); err != nil {
+		if err := d.check(s, root); err != nil {
 			return fmt.Errorf("root %s: %w", root.ID, err)
 		}
 	}
@@ -190,6 +215,7 @@ func (d *Device) Close() error {
 	d.closeOnce.Do(func() {
 		close(d.closing)
 		d.closeError = d.shutdown()
+		d.patience.Stop()
 	})
 	return d.closeError
 }
@@ -240,13 +266,13 @@ func (h *health) good() {
 	}
 }
 
-// bad records a failure. Neither a wrong request nor a busy pool says anything
-// about the token.
+// bad records a failure. Neither a wrong request, nor a busy pool, nor an object
+// that is gone says anything about the token.
 func (h *health) bad(e *Error) {
 	if e.Class == ClassCaller {
 		return
 	}
-	if e.Class != ClassExhausted {
+	if e.Class != ClassExhausted && e.Class != ClassHandle {
 		h.well.Store(false)
 	}
 	if e.Class == ClassPIN {

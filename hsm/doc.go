@@ -1,12 +1,13 @@
 // Package hsm uses a PKCS#11 token: it opens the module, finds the token, logs
 // in, wraps and unwraps secrets under root keys that never leave the token, makes
-// random bytes and signs with a key pair that lives there. It is the only place
-// that reaches C, through github.com/miekg/pkcs11.
+// random bytes, signs with a key pair that lives there, and keeps HSM-resident keys.
+// It is the only place that reaches C, in internal/cryptoki: through
+// github.com/miekg/pkcs11, and with calls of its own where a key is used.
 //
 // This package decides what is asked for, what a failure means and how a sick token
 // is brought back. Below it, internal/cryptoki makes the PKCS#11 calls,
-// internal/signature is the table of signature algorithms, and internal/wait bounds
-// calls that cannot be interrupted.
+// internal/algorithm is the table of algorithms, and internal/wait bounds calls that
+// cannot be interrupted.
 //
 // # Lifetimes
 //
@@ -24,6 +25,10 @@
 // has seen is checked again, by identifier and check value, after each
 // reconnection; a token that lacks it, or holds another key in its place, is not
 // used.
+//
+// HSM-resident keys are not checked like that, for there may be many: a secret key is
+// tried when a connection first finds it, and must give what it gave before; the
+// signatures of a pair are verified with its public key.
 //
 // # Threads and deadlines
 //

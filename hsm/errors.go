@@ -81,9 +81,17 @@ var (
 	// ErrNoSigningMechanism means that the token can do none of the signature
 	// algorithms.
 	ErrNoSigningMechanism = errors.New("token has no signing mechanism")
-	// ErrNoWrapMechanism means that the token cannot make AES keys or encrypt with
-	// AES-GCM, and so hold no root key.
-	ErrNoWrapMechanism = errors.New("token has no AES-GCM")
+	// ErrNoWrapMechanism means that the token can do none of the mechanisms of root
+	// keys, and so hold none.
+	ErrNoWrapMechanism = errors.New("token has no AES-GCM, no AES-KW, and no RSA-OAEP with a MAC or signature")
+	// ErrAlgorithm means that the token cannot do an algorithm; the message lists
+	// those that it can.
+	ErrAlgorithm = errors.New("token cannot do the algorithm")
+	// ErrKeyNotFound means that the token, which is well, has no such key, or that
+	// the key was neither made nor found through this Device.
+	ErrKeyNotFound = errors.New("HSM key not found")
+	// ErrDecrypt means that a ciphertext could not be decrypted, and says no more.
+	ErrDecrypt = errors.New("decryption failed")
 	// ErrInvalidArgument means that an argument is out of range; the message names
 	// it and its limit.
 	ErrInvalidArgument = errors.New("invalid argument")

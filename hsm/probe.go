@@ -25,13 +25,7 @@ func (d *Device) probe(s *session) error {
 	if err := d.greet(s.TokenInfo()); err != nil {
 		return err
 	}
-	for _, root := range d.knownRoots() { // in random order: all get their turn
-		if err := s.check(root); err != nil {
-			return sick(err)
-		}
-		return nil
-	}
-	return s.LoggedIn()
+	return d.assure(s) // in random order: all get their turn
 }
 
 // sick makes a failed canary the device's fault, unless it has a reaction of its

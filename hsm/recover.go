@@ -17,14 +17,14 @@ func (d *Device) connected(ctx context.Context) (*connection, error) {
 	if err := d.health.stopped(); err != nil {
 		return nil, err
 	}
-	c := d.conn.Load()
-	if c.live() {
-		return c, nil
+	doubtful := d.conn.Load()
+	if doubtful.live() {
+		return doubtful, nil
 	}
 	if err := d.backoff.open(); err != nil {
 		return nil, fault(ClassDevice, err)
 	}
-	c, err := wait.For(ctx, func() (*connection, error) { return d.restore(ctx, c) })
+	c, err := wait.For(ctx, func() (*connection, error) { return d.restore(ctx, doubtful) })
 	if ctx.Err() != nil && err != nil {
 		err = fault(ClassDevice, fmt.Errorf("while the token is brought back: %w", err))
 	}
@@ -50,6 +50,7 @@ func (d *Device) restore(ctx context.Context, doubtful *connection) (*connection
 	if err != nil {
 		return nil, d.gaveUp(err)
 	}
+	d.health.good() // as the canary or a new login tells
 	if c != doubtful {
 		d.conn.Store(c)
 		doubtful.Retire()
@@ -68,7 +69,7 @@ func (d *Device) replacement(ctx context.Context, c *connection) (*connection, e
 		return c, nil
 	}
 	if doubt != suspect || seen != c.Generation {
-		next, err := d.connect("", d.token.Serial)
+		next, err := d.connect(d.token.Label, d.token.Serial)
 		if err == nil || classify("", err).Class == ClassPIN {
 			return next, err
 		}
@@ -77,7 +78,7 @@ func (d *Device) replacement(ctx context.Context, c *connection) (*connection, e
 	if err := d.module.Reinitialise(ctx, seen); err != nil {
 		return nil, err
 	}
-	return d.connect("", d.token.Serial)
+	return d.connect(d.token.Label, d.token.Serial)
 }
 
 // gaveUp records a failed recovery. Whatever the reason, to the caller the token is

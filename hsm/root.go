@@ -3,15 +3,16 @@ package hsm
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/keywright/keywright/hsm/internal/algorithm"
 	"github.com/keywright/keywright/hsm/internal/cryptoki"
 )
 
@@ -23,22 +24,27 @@ var (
 	checkIV    = func() []byte { sum := sha256.Sum256(checkLabel); return sum[:ivSize] }()
 )
 
-const rootKeySize = 32
+// rootAlgorithm is what a root key is used with.
+var rootAlgorithm, _ = algorithm.Lookup(algorithm.AES256GCM)
+
+// rootLabel is the CKA_LABEL of a root key.
+func rootLabel(id KeyID) string { return "keywright root " + id.String() }
 
 func rootObject(id KeyID) cryptoki.Object {
 	return cryptoki.Object{ID: id, Class: pkcs11.CKO_SECRET_KEY}
 }
 
-// GenerateRoot implements Service. The id is chosen before the key is made, so that
-// a key whose making was never confirmed is found again.
+// GenerateRoot implements Service.
 func (d *Device) GenerateRoot(ctx context.Context) (Root, error) {
+	return d.GenerateRootAs(ctx, newKeyID())
+}
+
+// GenerateRootAs implements Service.
+func (d *Device) GenerateRootAs(ctx context.Context, id KeyID) (Root, error) {
 	if !d.capabilities.RootWrap {
 		return Root{}, classify("generate root", ErrNoWrapMechanism)
 	}
-	id := newKeyID()
-	root, err := create(ctx, d, "generate root", func(s *session, sent *atomic.Bool) (Root, error) {
-		return s.generateRoot(id, sent)
-	})
+	root, err := d.generateFirst(ctx, id)
 	if err != nil {
 		return Root{ID: id}, err
 	}
@@ -49,13 +55,26 @@ func (d *Device) GenerateRoot(ctx context.Context) (Root, error) {
 // create runs fn, which makes an object under an id of its own choice, and sets
 // sent when it asks the token to. A failure after that leaves the outcome unknown.
 func create[T any](ctx context.Context, d *Device, op string, fn func(*session, *atomic.Bool) (T, error)) (T, error) {
+	return createWithin(ctx, d, d.config.Timeout, op, fn)
+}
+
+// createWithin is create with a timeout of its own.
+func createWithin[T any](ctx context.Context, d *Device, timeout time.Duration, op string, fn func(*session, *atomic.Bool) (T, error)) (T, error) {
 	var sent atomic.Bool
-	made, err := call(ctx, d, op, func(s *session) (T, error) { return fn(s, &sent) })
+	made, err := callWithin(ctx, d, timeout, op, func(s *session) (T, error) { return fn(s, &sent) })
 	if err != nil && sent.Load() {
 		cause := classify(op, err)
 		err = &Error{Op: op, Class: ClassUnknown, Code: cause.Code, Err: cause}
 	}
 	return made, err
+}
+
+// refused tells whether the token answered a request to make something with a
+// refusal, because of the request, for want of memory or of a login: that is an
+// outcome.
+func refused(err error) bool {
+	class := classify("", err).Class
+	return err != nil && (class == ClassCaller || class == ClassExhausted || class == ClassLogin)
 }
 
 // generateRoot makes the key unless an earlier attempt of the same call did.
@@ -78,22 +97,23 @@ func (s *session) generateRoot(id KeyID, sent *atomic.Bool) (Root, error) {
 
 func (s *session) makeRoot(id KeyID, sent *atomic.Bool) (cryptoki.Handle, error) {
 	sent.Store(true)
-	key, err := s.GenerateAES(id, "keywright root "+id.String(), rootKeySize)
-	if err != nil && classify("", err).Class == ClassCaller {
-		sent.Store(false) // a refusal is an outcome
+	_, template := rootAlgorithm.Templates(id, rootLabel(id), rootAlgorithm.Recipes[0])
+	key, err := s.Generate(rootObject(id), rootAlgorithm.Recipes[0].Generate, template)
+	if refused(err) {
+		sent.Store(false)
 	}
 	return key, err
 }
 
 // FindRoot implements Service.
 func (d *Device) FindRoot(ctx context.Context, id KeyID, checkValue []byte) (Root, error) {
-	if len(checkValue) != tagSize {
-		return Root{}, classify("find root", fmt.Errorf("%w: check value of %d bytes, want %d", ErrInvalidArgument, len(checkValue), tagSize))
+	if _, err := d.kindOf(checkValue); err != nil {
+		return Root{}, classify("find root", err)
 	}
 	want := Root{ID: id, CheckValue: bytes.Clone(checkValue)}
 	_, known := d.knownRoot(id)
 	root, err := call(ctx, d, "find root", func(s *session) (Root, error) {
-		err := s.check(want)
+		err := d.check(s, want)
 		if known && errors.Is(err, ErrRootNotFound) {
 			err = fault(ClassDevice, err)
 		}
@@ -106,7 +126,19 @@ func (d *Device) FindRoot(ctx context.Context, id KeyID, checkValue []byte) (Roo
 	return root, nil
 }
 
-// check makes sure that the token holds that root: ErrRootNotFound, ErrWrongRoot,
+// check makes sure that the token holds that root, of whatever kind.
+func (d *Device) check(s *session, want Root) error {
+	kind, err := d.kindOf(want.CheckValue)
+	switch {
+	case err != nil:
+		return err
+	case kind != nil:
+		return s.checkKind(kind, want)
+	}
+	return s.check(want)
+}
+
+// check makes sure that the token holds that root, an AES-GCM key: ErrRootNotFound, ErrWrongRoot,
 // ErrUnprotected, ErrDuplicateObject. It decrypts too, and so serves as the canary
 // that tells a sick token from a bad request, without spending an IV.
 func (s *session) check(want Root) error {
@@ -127,7 +159,7 @@ func (s *session) check(want Root) error {
 	if subtle.ConstantTimeCompare(got, want.CheckValue) != 1 {
 		return fmt.Errorf("%w: %s", ErrWrongRoot, want.ID)
 	}
-	label, err := s.Decrypt(key, checkIV, ciphertext, checkLabel)
+	label, err := s.Decrypt(key, cryptoki.GCM(checkIV, checkLabel), ciphertext, len(ciphertext))
 	if err == nil && !bytes.Equal(label, checkLabel) {
 		err = fault(ClassDevice, errors.New("canary came back changed"))
 	}
@@ -136,7 +168,7 @@ func (s *session) check(want Root) error {
 
 // checkValue returns the tag of the fixed message, and the ciphertext with it.
 func (s *session) checkValue(key cryptoki.Handle) (tag, ciphertext []byte, err error) {
-	ciphertext, err = s.Encrypt(key, checkIV, checkLabel, checkLabel)
+	ciphertext, err = s.Encrypt(key, cryptoki.GCM(checkIV, checkLabel), checkLabel, len(checkLabel)+tagSize)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -152,16 +184,18 @@ func (d *Device) Wrap(ctx context.Context, root KeyID, version uint32, plaintext
 	if err := wrappable(plaintext, aad); err != nil {
 		return nil, classify("wrap", err)
 	}
-	if _, ok := d.knownRoot(root); !ok {
+	known, ok := d.knownRoot(root)
+	if !ok {
 		return nil, classify("wrap", unknownRoot(root))
 	}
-	blob := BlobInfo{Mechanism: MechanismAESGCM, Root: root, RootVersion: version}
-	secret, aad := bytes.Clone(plaintext), blob.authenticated(aad) // the call may outlast us
+	kind, err := d.kindOf(known.CheckValue)
+	if err != nil {
+		return nil, classify("wrap", err)
+	}
+	secret, aad := bytes.Clone(plaintext), bytes.Clone(aad) // the call may outlast us
 	wrapped, err := call(ctx, d, "wrap", func(s *session) ([]byte, error) {
-		blob := blob
-		blob.IV = make([]byte, ivSize)
-		_, _ = rand.Read(blob.IV) // never fails
-		err := s.wrap(&blob, secret, aad)
+		blob := BlobInfo{Mechanism: mechanismOf(kind), Root: root, RootVersion: version}
+		err := s.wrapAny(kind, &blob, secret, aad)
 		if err != nil {
 			return nil, err
 		}
@@ -187,33 +221,56 @@ func unknownRoot(id KeyID) error {
 	return fmt.Errorf("%w: %s was neither generated nor found on this token", ErrRootNotFound, id)
 }
 
-// wrap fills in the ciphertext, and makes sure that it opens.
+// wrapAny fills in a blob by the kind of its root, and makes sure that it opens.
+func (s *session) wrapAny(kind rootKind, blob *BlobInfo, plaintext, aad []byte) error {
+	if kind == nil {
+		return s.wrap(blob, plaintext, blob.authenticated(aad))
+	}
+	if err := kind.wrap(s, blob, plaintext, aad); err != nil {
+		return err
+	}
+	opened, err := kind.unwrap(s, *blob, aad)
+	if err == nil && subtle.ConstantTimeCompare(opened, plaintext) != 1 {
+		err = errors.New("opened to something else")
+	}
+	clear(opened)
+	if err != nil {
+		return fault(ClassDevice, fmt.Errorf("wrapped secret did not open again: %w", err))
+	}
+	return nil
+}
+
+// wrap fills in the IV and the ciphertext, and makes sure that it opens.
 func (s *session) wrap(blob *BlobInfo, plaintext, aad []byte) error {
 	key, err := s.rootKey(blob.Root)
 	if err != nil {
 		return err
 	}
-	blob.Ciphertext, err = s.Encrypt(key, blob.IV, plaintext, aad)
+	blob.IV = make([]byte, ivSize)
+	blob.Ciphertext, err = s.seal(make([]byte, len(plaintext)+tagSize), key, blob.IV, plaintext, aad)
 	if err != nil {
 		return err
 	}
-	opened, err := s.Decrypt(key, blob.IV, blob.Ciphertext, aad)
+	opened, err := s.Decrypt(key, cryptoki.GCM(blob.IV, aad), blob.Ciphertext, len(blob.Ciphertext))
 	if err != nil {
 		return err
 	}
 	defer clear(opened)
-	if len(blob.Ciphertext) != len(plaintext)+tagSize || subtle.ConstantTimeCompare(opened, plaintext) != 1 {
+	if subtle.ConstantTimeCompare(opened, plaintext) != 1 {
 		return fault(ClassDevice, errors.New("wrapped secret did not open again"))
 	}
 	return nil
 }
 
-// rootKey returns the handle of a known root. That it is gone is the token's fault,
-// not the caller's.
+// rootKey returns the handle of a known root. That it is gone, or no longer the only
+// one of its id, is the token's fault, not the caller's.
 func (s *session) rootKey(id KeyID) (cryptoki.Handle, error) {
 	key, err := s.Find(rootObject(id))
 	if errors.Is(err, cryptoki.ErrAbsent) {
 		return 0, fault(ClassDevice, fmt.Errorf("%w: %s", ErrRootNotFound, id))
+	}
+	if errors.Is(err, ErrDuplicateObject) {
+		return 0, fault(ClassDevice, err)
 	}
 	return key, err
 }
@@ -231,39 +288,63 @@ func (d *Device) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
 	if !ok {
 		return nil, classify("unwrap", unknownRoot(info.Root))
 	}
-	aad = info.authenticated(aad)
+	kind, err := d.kindOf(root.CheckValue)
+	if err != nil || mechanismOf(kind) != info.Mechanism {
+		return nil, classify("unwrap", ErrUnwrap)
+	}
+	aad = bytes.Clone(aad)
 	return call(ctx, d, "unwrap", func(s *session) ([]byte, error) {
-		return s.unwrap(root, info, aad)
+		unwrap := func() ([]byte, error) {
+			if kind == nil {
+				return s.unwrap(info, info.authenticated(aad))
+			}
+			return kind.unwrap(s, info, aad)
+		}
+		plaintext, err := unwrap()
+		if !ambiguous(err) {
+			return plaintext, err
+		}
+		return s.diagnose(func() error { return d.check(s, root) }, ErrUnwrap, err, unwrap)
 	})
 }
 
-func (s *session) unwrap(root Root, blob BlobInfo, aad []byte) ([]byte, error) {
-	key, err := s.rootKey(root.ID)
+func (s *session) unwrap(blob BlobInfo, aad []byte) ([]byte, error) {
+	key, err := s.rootKey(blob.Root)
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err := s.Decrypt(key, blob.IV, blob.Ciphertext, aad)
+	plaintext, err := s.Decrypt(key, cryptoki.GCM(blob.IV, aad), blob.Ciphertext, len(blob.Ciphertext))
 	if err == nil && len(plaintext) != len(blob.Ciphertext)-tagSize {
 		return nil, fault(ClassDevice, errors.New("AES-GCM in the token returned a plaintext of wrong size"))
 	}
-	if err != nil {
-		return nil, s.diagnose(root, err)
-	}
-	return plaintext, nil
+	return plaintext, err
 }
 
-// diagnose tells a bad blob from a sick device, which some modules report with the
-// same code: with the canary, on a fresh session.
-func (s *session) diagnose(root Root, failure error) error {
-	if class := classify("", failure).Class; class != ClassCaller && class != ClassDevice {
-		return failure
+// ambiguous tells whether a failed decryption may be due to the blob or to the
+// device: some modules report both with the same code. What was found out here is
+// not.
+func ambiguous(err error) bool {
+	var ours *Error
+	if err == nil || errors.As(err, &ours) {
+		return false
 	}
+	class := classify("", err).Class
+	return class == ClassCaller || class == ClassDevice
+}
+
+// diagnose tells bad input from a sick device, with a canary, on a fresh session.
+// Then it decrypts again: an error of a moment is no reason to call the input bad.
+func (s *session) diagnose(canary func() error, bad, failure error, decrypt func() ([]byte, error)) ([]byte, error) {
 	err := s.Renew()
 	if err == nil {
-		err = s.check(root)
+		err = canary()
 	}
 	if err != nil {
-		return fault(ClassDevice, errors.Join(failure, err))
+		return nil, sick(errors.Join(err, failure))
 	}
-	return ErrUnwrap
+	plaintext, err := decrypt()
+	if ambiguous(err) {
+		err = bad
+	}
+	return plaintext, err
 }

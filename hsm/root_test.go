@@ -248,3 +248,29 @@ func TestRandom(t *testing.T) {
 		want(t, err, hsm.ErrInvalidArgument, hsm.ClassCaller)
 	}
 }
+
+// A root is made under the caller's id, and never over an object that is there.
+func TestGenerateRootAs(t *testing.T) {
+	d, token, _ := withRoot(t)
+	id := hsm.KeyID{1, 2, 3}
+	made, err := d.GenerateRootAs(t.Context(), id)
+	if err != nil || made.ID != id {
+		t.Fatalf("GenerateRootAs = %v, %v", made, err)
+	}
+	blob := wrap(t, d, made, "secret")
+	unwraps(t, d, blob, "secret")
+	_, err = d.GenerateRootAs(t.Context(), id)
+	want(t, err, hsm.ErrDuplicateObject, hsm.ClassCaller)
+	unwraps(t, d, blob, "secret")
+	if n := len(newOutsider(t, token).find()); n != 2 {
+		t.Errorf("%d objects on the token, want 2", n)
+	}
+	if err := d.Destroy(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.FindRoot(t.Context(), id, made.CheckValue)
+	want(t, err, hsm.ErrRootNotFound, hsm.ClassCaller)
+	if err := d.Probe(t.Context()); err != nil { // it is no part of the token's health any more
+		t.Error(err)
+	}
+}

@@ -44,12 +44,14 @@ func newKeyID() KeyID {
 	return id
 }
 
-// Root is a root key in the token: an AES-256 key, sensitive, not extractable,
-// that can encrypt and decrypt only.
+// Root is a root key in the token, sensitive and not extractable: an AES-256 key that
+// can encrypt and decrypt only, or else an RSA-3072 pair with a companion key that
+// authenticates.
 type Root struct {
 	ID KeyID
-	// CheckValue identifies the key's value without revealing anything of it: the
-	// 16-byte AES-GCM tag over a fixed label under an IV reserved for that purpose.
+	// CheckValue identifies the key without revealing anything of it. With AES-GCM it
+	// is 16 bytes, the tag over a fixed label under an IV reserved for that purpose;
+	// otherwise it begins with the mechanism's code, and ends with 16 bytes of a hash.
 	CheckValue []byte
 }
 
@@ -74,24 +76,35 @@ type Status struct {
 
 	SessionsInUse int    // calls that hold a place in the pool, stuck ones too
 	SessionsMax   int    // bound of the pool
-	Generation    uint64 // counts initialisations of the module in this process
+	Generation    uint64 // counts initialisations of the module in this process, or workers begun
 	Capabilities  Capabilities
+
+	Workers        int    // worker processes that serve; 0 for a device in this process
+	WorkerRestarts uint64 // worker processes that took the place of one that was lost
 }
 
 // Capabilities says what the token's mechanisms let Keywright do.
 type Capabilities struct {
-	RootWrap bool     // AES-GCM in the token, and generation of AES keys
+	RootWrap bool     // whether it can hold a root key, by any mechanism
 	Signing  []string // algorithms of Signer that the token lists, the preferred first
+	Keys     []string // algorithms of HSM-resident keys
 }
 
 // Service is what Keywright asks of a token. *Device implements it in this
 // process; a worker process can serve it as well. Methods may be called from any
 // goroutine, end when the context does, and return an *Error.
 type Service interface {
+	Keys
+
 	// GenerateRoot makes a root key, or fails with ErrNoWrapMechanism. If the error
 	// is ErrUnknownOutcome the Root still carries the id under which the key may
 	// appear, so that it can be destroyed.
 	GenerateRoot(ctx context.Context) (Root, error)
+
+	// GenerateRootAs is GenerateRoot under an id that the caller has written down
+	// before, so that a crash leaves no key that nobody knows of. An object of that id
+	// that is there already is ErrDuplicateObject, and is left alone.
+	GenerateRootAs(ctx context.Context, id KeyID) (Root, error)
 
 	// FindRoot finds a root key and compares its check value: ErrRootNotFound,
 	// ErrWrongRoot, ErrDuplicateObject, ErrUnprotected. A root must have been

@@ -11,10 +11,18 @@ import (
 
 // TokenInfo describes an initialised token.
 type TokenInfo struct {
-	Label        string
-	Serial       string
-	Manufacturer string
-	Model        string
+	Label        string `json:"label"`
+	Serial       string `json:"serial"`
+	Manufacturer string `json:"manufacturer"`
+	Model        string `json:"model"`
+}
+
+// LibraryInfo is what a module says about itself (CK_INFO).
+type LibraryInfo struct {
+	Manufacturer string `json:"manufacturer"`
+	Description  string `json:"description"`
+	Version      string `json:"version"`  // of the library, "2.6"
+	Cryptoki     string `json:"cryptoki"` // version of PKCS#11 that it implements, "2.40"
 }
 
 func (t TokenInfo) String() string {
@@ -42,9 +50,13 @@ func ListTokens(ctx context.Context, modulePath string) ([]TokenInfo, error) {
 func tokenInfos(tokens []cryptoki.Token) []TokenInfo {
 	var infos []TokenInfo
 	for _, t := range tokens {
-		infos = append(infos, TokenInfo{Label: t.Label, Serial: t.Serial, Manufacturer: t.Manufacturer, Model: t.Model})
+		infos = append(infos, newTokenInfo(t))
 	}
 	return infos
+}
+
+func newTokenInfo(t cryptoki.Token) TokenInfo {
+	return TokenInfo{Label: t.Label, Serial: t.Serial, Manufacturer: t.Manufacturer, Model: t.Model}
 }
 
 // InitToken initialises a free slot's token with a label of at most 32 bytes and

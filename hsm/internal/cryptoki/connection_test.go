@@ -76,7 +76,8 @@ func TestLoggedIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := s.Find(Object{id, pkcs11.CKO_SECRET_KEY})
-	for _, err := range []error{err, s.LoggedIn(), s.Destroy(id)} {
+	_, destroyed := s.Destroy(id)
+	for _, err := range []error{err, s.LoggedIn(), destroyed} {
 		if !errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_NOT_LOGGED_IN)) {
 			t.Errorf("error = %v, want CKR_USER_NOT_LOGGED_IN", err)
 		}

@@ -1,80 +1,55 @@
 package cryptoki
 
 import (
-	"slices"
-
 	"github.com/miekg/pkcs11"
 )
 
-// GenerateAES makes an AES key of size bytes that can encrypt and decrypt only, is
-// sensitive and cannot be extracted. It is a secret key object under that id.
-func (s *Session) GenerateAES(id [16]byte, label string, size int) (Handle, error) {
-	key, err := s.module.p11.GenerateKey(s.handle, mechanism(pkcs11.CKM_AES_KEY_GEN), aesTemplate(id, label, size))
+// Generate makes a secret key of a template by a mechanism (CKM_*), as the object
+// of that name.
+func (s *Session) Generate(o Object, generate uint, template []*pkcs11.Attribute) (Handle, error) {
+	key, err := s.Make(generate, template)
 	if err != nil {
 		return 0, err
 	}
-	s.Remember(Object{id, pkcs11.CKO_SECRET_KEY}, key)
+	s.Remember(o, key)
 	return key, nil
 }
 
-func aesTemplate(id [16]byte, label string, size int) []*pkcs11.Attribute {
-	return slices.Concat(
-		[]*pkcs11.Attribute{
-			classAttribute(pkcs11.CKO_SECRET_KEY),
-			pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
-			pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, size),
-			pkcs11.NewAttribute(pkcs11.CKA_ID, id[:]),
-			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-		},
-		with(true, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT),
-		with(false, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_MODIFIABLE, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP,
-			pkcs11.CKA_SIGN, pkcs11.CKA_VERIFY, pkcs11.CKA_DERIVE),
-	)
-}
-
-// GeneratePair makes a key pair on the curve that params name (CKA_EC_PARAMS, DER)
-// with a mechanism (CKM_*). The private key can sign only, is sensitive and cannot
-// be extracted.
-func (s *Session) GeneratePair(id [16]byte, label string, generate uint, params []byte) error {
-	public, private := pairTemplates(id, label, params)
-	_, _, err := s.module.p11.GenerateKeyPair(s.handle, mechanism(generate), public, private)
-	return err
-}
-
-func pairTemplates(id [16]byte, label string, params []byte) (public, private []*pkcs11.Attribute) {
-	common := []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_ID, id[:]),
-		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-	}
-	public = slices.Concat(common,
-		[]*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, params)},
-		with(true, pkcs11.CKA_TOKEN, pkcs11.CKA_VERIFY),
-		with(false, pkcs11.CKA_PRIVATE))
-	private = slices.Concat(common,
-		with(true, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_SIGN),
-		with(false, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_DECRYPT, pkcs11.CKA_UNWRAP, pkcs11.CKA_DERIVE))
-	return public, private
-}
-
-// PublicKey reads CKA_EC_PARAMS and CKA_EC_POINT of a public key, as the token
-// encodes them.
-func (s *Session) PublicKey(key Handle) (params, point []byte, err error) {
-	attributes, err := s.module.p11.GetAttributeValue(s.handle, key, []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, nil),
-		pkcs11.NewAttribute(pkcs11.CKA_EC_POINT, nil),
-	})
+// GeneratePair makes a key pair of two templates, with one id, by a mechanism (CKM_*).
+func (s *Session) GeneratePair(id [16]byte, generate uint, publicTemplate, privateTemplate []*pkcs11.Attribute) error {
+	public, private, err := s.MakePair(generate, publicTemplate, privateTemplate)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	return attributes[0].Value, attributes[1].Value, nil
+	s.Remember(Object{id, pkcs11.CKO_PUBLIC_KEY}, public)
+	s.Remember(Object{id, pkcs11.CKO_PRIVATE_KEY}, private)
+	return nil
 }
 
-// Sign signs with a mechanism (CKM_*) and returns what the token returns.
-func (s *Session) Sign(key Handle, sign uint, data []byte) ([]byte, error) {
-	if err := s.module.p11.SignInit(s.handle, mechanism(sign), key); err != nil {
+// Attributes reads attributes of an object (CKA_*), in the order asked for.
+func (s *Session) Attributes(object Handle, types ...uint) ([][]byte, error) {
+	var template []*pkcs11.Attribute
+	for _, t := range types {
+		template = append(template, pkcs11.NewAttribute(t, nil))
+	}
+	attributes, err := s.module.p11.GetAttributeValue(s.handle, object, template)
+	if err != nil {
 		return nil, err
 	}
-	return s.module.p11.Sign(s.handle, data)
+	var values [][]byte
+	for _, a := range attributes {
+		values = append(values, a.Value)
+	}
+	return values, nil
+}
+
+// True tells whether a boolean attribute is there and true.
+func (s *Session) True(object Handle, attribute uint) (bool, error) {
+	values, err := s.Attributes(object, attribute)
+	if isCode(err, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID) {
+		return false, nil // the token knows no such attribute
+	}
+	return err == nil && len(values[0]) == 1 && values[0][0] != 0, err
 }
 
 // Random returns what the token's random number generator returns for n bytes.
@@ -88,13 +63,4 @@ func mechanism(number uint) []*pkcs11.Mechanism {
 
 func classAttribute(class uint) *pkcs11.Attribute {
 	return pkcs11.NewAttribute(pkcs11.CKA_CLASS, class)
-}
-
-// with makes a template of boolean attributes that all have the same value.
-func with(value bool, types ...uint) []*pkcs11.Attribute {
-	var template []*pkcs11.Attribute
-	for _, t := range types {
-		template = append(template, pkcs11.NewAttribute(t, value))
-	}
-	return template
 }

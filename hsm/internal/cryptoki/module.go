@@ -30,11 +30,14 @@ var loaded = struct {
 type Module struct {
 	Path string // canonical, read only
 
-	p11  *pkcs11.Ctx
-	life wait.Semaphore
+	p11       *pkcs11.Ctx
+	functions functions
+	life      wait.Semaphore
+	changes   changes
 
 	mu          sync.Mutex
 	refs        int
+	arguments   arguments // of the last initialisation
 	initialised bool
 	draining    bool
 	generation  uint64
@@ -54,10 +57,14 @@ func Load(path string) (*Module, error) {
 		return m, nil
 	}
 	p11 := pkcs11.New(path)
-	if p11 == nil {
+	list, ok := functions{}, p11 != nil
+	if ok {
+		list, ok = functionsOf(p11)
+	}
+	if !ok {
 		return nil, fmt.Errorf("%w: %q is no PKCS#11 library for this machine, or a library that it needs is missing (see ldd)", ErrModule, path)
 	}
-	m := &Module{Path: path, p11: p11, life: wait.NewSemaphore(1)}
+	m := &Module{Path: path, p11: p11, functions: list, life: wait.NewSemaphore(1)}
 	loaded.byPath[path] = m
 	return m, nil
 }
@@ -79,20 +86,36 @@ func canonical(path string) (string, error) {
 }
 
 // Open takes a reference, and initialises the module if it is the first.
-func (m *Module) Open(ctx context.Context) error {
+func (m *Module) Open(ctx context.Context) error { return m.OpenWith(ctx, "") }
+
+// OpenWith is Open with the module's own initialise arguments, which some modules
+// want in the reserved field of CK_C_INITIALIZE_ARGS (PKCS#11 v2.40 section 5.4
+// has NULL there); "" is NULL. All who have the module open share them:
+// ErrModuleInUse.
+func (m *Module) OpenWith(ctx context.Context, arguments string) error {
 	if err := m.life.Acquire(ctx); err != nil {
 		return &Fault{err}
 	}
 	defer m.life.Release()
 	if !m.inUse() {
+		m.setArguments(arguments)
 		if err := m.restart(ctx); err != nil {
 			return err
 		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.arguments.value != arguments {
+		return fmt.Errorf("%w: %s was initialised with other arguments", ErrModuleInUse, m.Path)
+	}
 	m.refs++
 	return nil
+}
+
+func (m *Module) setArguments(arguments string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.arguments.set(arguments)
 }
 
 // Close drops a reference, and finalises the module with the last. When calls are
@@ -125,6 +148,7 @@ func (m *Module) Exclusively(ctx context.Context, fn func() error) error {
 	if m.inUse() {
 		return ErrModuleInUse
 	}
+	m.setArguments("")
 	if err := m.restart(ctx); err != nil {
 		return err
 	}
@@ -192,7 +216,8 @@ func (m *Module) Leave() {
 func (m *Module) initialise() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	err := m.unlocked(func() error { return m.p11.Initialize() })
+	options := m.arguments.options()
+	err := m.unlocked(func() error { return m.p11.Initialize(options...) })
 	if err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
 		return &Fault{fmt.Errorf("%w: %s: %w", ErrModule, m.Path, err)}
 	}

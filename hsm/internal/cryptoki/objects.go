@@ -3,6 +3,7 @@ package cryptoki
 import (
 	"bytes"
 	"fmt"
+	"math"
 
 	"github.com/miekg/pkcs11"
 )
@@ -40,6 +41,20 @@ func (s *Session) Find(o Object) (Handle, error) {
 	return 0, fmt.Errorf("%w: %x", ErrDuplicateObject, o.ID)
 }
 
+// Known returns the handle of an object that was found on this connection before.
+func (s *Session) Known(o Object) (Handle, bool) { return s.handleOf(o) }
+
+// Present tells whether there is any object of that id, of whatever class.
+func (s *Session) Present(id [16]byte) (bool, error) {
+	found, err := s.Search(1, pkcs11.NewAttribute(pkcs11.CKA_ID, id[:]))
+	return len(found) > 0, err
+}
+
+// OfClass returns the handles of all objects of a class.
+func (s *Session) OfClass(class uint) ([]Handle, error) {
+	return s.Search(math.MaxInt, classAttribute(class))
+}
+
 // LoggedIn returns CKR_USER_NOT_LOGGED_IN if the session is no longer logged in: a
 // search finds nothing then, without an error.
 func (s *Session) LoggedIn() error {
@@ -55,6 +70,7 @@ func (s *Session) LoggedIn() error {
 
 // Search returns the handles of at most limit objects.
 func (s *Session) Search(limit int, template ...*pkcs11.Attribute) (found []Handle, err error) {
+	defer s.module.changes.search()()
 	p11 := s.module.p11
 	if err := p11.FindObjectsInit(s.handle, template); err != nil {
 		return nil, err
@@ -64,8 +80,9 @@ func (s *Session) Search(limit int, template ...*pkcs11.Attribute) (found []Hand
 			err = final
 		}
 	}()
+	const batch = 1024
 	for len(found) < limit {
-		handles, _, err := p11.FindObjects(s.handle, limit-len(found))
+		handles, _, err := p11.FindObjects(s.handle, min(batch, limit-len(found)))
 		if err != nil {
 			return nil, err
 		}
@@ -77,25 +94,26 @@ func (s *Session) Search(limit int, template ...*pkcs11.Attribute) (found []Hand
 	return found, nil
 }
 
-// Destroy removes every object of that id.
-func (s *Session) Destroy(id [16]byte) error {
+// Destroy removes every object of that id, and tells how many there were.
+func (s *Session) Destroy(id [16]byte) (removed int, err error) {
 	const batch = 16
 	for {
 		handles, err := s.Search(batch, pkcs11.NewAttribute(pkcs11.CKA_ID, id[:]))
 		if err != nil {
-			return err
+			return removed, err
 		}
 		if len(handles) == 0 {
 			break
 		}
 		for _, handle := range handles {
-			if err := s.module.p11.DestroyObject(s.handle, handle); err != nil {
-				return err
+			if err := s.Discard(handle); err != nil {
+				return removed, err
 			}
+			removed++
 		}
 	}
 	s.Forget()
-	return s.LoggedIn()
+	return removed, s.LoggedIn()
 }
 
 // Protected makes sure that the token itself says that the key cannot leave it:

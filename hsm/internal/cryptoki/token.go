@@ -53,14 +53,31 @@ func (s *Session) TokenInfo() (Token, error) {
 	return newToken(s.Token.slot, info), nil
 }
 
-// Mechanisms lists what the token can do, as CKM_* numbers.
-func (c *Connection) Mechanisms() ([]uint, error) {
+// KeySizes are the limits that a token states for a mechanism (CK_MECHANISM_INFO),
+// in bits for RSA and curves; for others modules differ.
+type KeySizes struct{ Min, Max uint }
+
+// Allow tells whether a key of so many bits is within the limits. A maximum of 0 is
+// none.
+func (k KeySizes) Allow(bits int) bool {
+	return k.Max == 0 || uint(bits) >= k.Min && uint(bits) <= k.Max
+}
+
+// Mechanisms lists what the token can do, by CKM_* number.
+func (c *Connection) Mechanisms() (map[uint]KeySizes, error) {
 	list, err := c.module.p11.GetMechanismList(c.Token.slot)
-	var numbers []uint
-	for _, m := range list {
-		numbers = append(numbers, m.Mechanism)
+	if err != nil {
+		return nil, err
 	}
-	return numbers, err
+	mechanisms := make(map[uint]KeySizes, len(list))
+	for _, m := range list {
+		info, err := c.module.p11.GetMechanismInfo(c.Token.slot, []*pkcs11.Mechanism{m})
+		if err != nil {
+			continue // listed, but not to be had
+		}
+		mechanisms[m.Mechanism] = KeySizes{info.MinKeySize, info.MaxKeySize}
+	}
+	return mechanisms, nil
 }
 
 func newToken(slot uint, info pkcs11.TokenInfo) Token {
@@ -91,7 +108,8 @@ func sessionLimit(counts ...uint) int {
 }
 
 // FindToken picks the token by serial, or else by label: ErrTokenNotFound,
-// ErrAmbiguousToken. The module must be initialised.
+// ErrAmbiguousToken. Where several have the serial (both of NSS softokn's are
+// numbered 0), the label decides among them. The module must be initialised.
 func (m *Module) FindToken(label, serial string) (Token, error) {
 	tokens, err := m.Tokens()
 	if err != nil {
@@ -103,13 +121,16 @@ func (m *Module) FindToken(label, serial string) (Token, error) {
 			found = append(found, token)
 		}
 	}
+	if serial != "" && label != "" && len(found) > 1 {
+		found = slices.DeleteFunc(found, func(t Token) bool { return t.Label != label })
+	}
 	switch len(found) {
 	case 0:
 		return Token{}, fmt.Errorf("%w: label %q serial %q; tokens present: %s", ErrTokenNotFound, label, serial, describe(tokens))
 	case 1:
 		return found[0], nil
 	}
-	return Token{}, fmt.Errorf("%w: %s; set the token's serial", ErrAmbiguousToken, describe(found))
+	return Token{}, fmt.Errorf("%w: %s; set the token's serial, and its label where that is not enough", ErrAmbiguousToken, describe(found))
 }
 
 func describe(tokens []Token) string {

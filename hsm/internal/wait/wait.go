@@ -1,6 +1,6 @@
 // Package wait bounds what may take long: a call that cannot be interrupted, and a
-// place in a queue. It keeps no state of its own; everything in it is safe for
-// concurrent use.
+// place in a queue. It keeps no state of its own but the clock of a Patience;
+// everything in it is safe for concurrent use.
 package wait
 
 import (
@@ -56,16 +56,24 @@ func NewSemaphore(n int) Semaphore { return make(Semaphore, n) }
 // Acquire takes a place, or returns the cause of the end of ctx. A free place is
 // taken even if ctx has ended.
 func (s Semaphore) Acquire(ctx context.Context) error {
-	select {
-	case s <- struct{}{}:
+	if s.Try() {
 		return nil
-	default:
 	}
 	select {
 	case s <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// Try takes a place if one is free.
+func (s Semaphore) Try() bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+		return false
 	}
 }
 
