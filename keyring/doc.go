@@ -29,6 +29,13 @@
 //	X25519            the 32-byte private key, unclamped (RFC 7748 clamps at use)
 //	RSA               PKCS#8 DER (RFC 5958), two primes, public exponent over 2^16
 //
+// # Keys held elsewhere
+//
+// An [External] key never comes here: [ExternalVersion] sends its private uses to
+// the holder, such as an HSM, and does the rest with the public key. Ciphertexts,
+// signatures and tags are the same as those of a key of the same algorithm in
+// memory, so either opens and verifies what the other has made.
+//
 // # FIPS 140-3
 //
 // Where the process enforces FIPS 140-3 (GODEBUG=fips140=only), rows that are

@@ -10,7 +10,7 @@ import (
 
 // macer makes full-length tags. Implementations are safe for concurrent use.
 type macer interface {
-	mac(message []byte) []byte
+	mac(message []byte) ([]byte, error)
 }
 
 // hmacKey is HMAC (FIPS 198-1). Keyed states are reused, so that the key is
@@ -24,10 +24,10 @@ func newHMAC(h crypto.Hash) func(key []byte) (any, error) {
 	}
 }
 
-func (k *hmacKey) mac(message []byte) []byte {
+func (k *hmacKey) mac(message []byte) ([]byte, error) {
 	state := k.states.Get().(hash.Hash)
 	defer k.states.Put(state)
 	state.Reset()
 	state.Write(message)
-	return state.Sum(nil)
+	return state.Sum(nil), nil
 }

@@ -10,10 +10,12 @@ import (
 )
 
 // pairFamily is a family of asymmetric keys: its material can be written for
-// other software.
+// other software, and read from it.
 type pairFamily interface {
 	keyFamily
 	pkcs8(material []byte) ([]byte, error)
+	// fromPKCS8 returns the material in der, which was parsed as key.
+	fromPKCS8(der []byte, key oneAsymmetricKey) ([]byte, error)
 }
 
 // Asymmetric tells whether keys of this algorithm have a public half.

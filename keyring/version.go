@@ -1,7 +1,9 @@
 package keyring
 
 import (
+	"context"
 	"crypto/hmac"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -14,7 +16,8 @@ type Version struct {
 	algorithm  *Algorithm
 	hidden     hidden[any]
 	publicOnly bool
-	bound      [HeaderSize + 1]byte // what the AEAD authenticates without AAD
+	bind       func(context.Context) any // makes the primitive for one call; nil unless the key is held elsewhere
+	bound      [HeaderSize + 1]byte      // what the AEAD authenticates without AAD
 }
 
 // NewVersion builds a version from its material, of which it keeps its own copy:
@@ -61,15 +64,16 @@ func (v *Version) Number() uint32 { return v.header.Version }
 // Algorithm is the row that the version was built from.
 func (v *Version) Algorithm() *Algorithm { return v.algorithm }
 
-const versionMemory = 96 // a Version without its primitive
+const versionMemory = 112 // a Version without its primitive
 
 // MemorySize is about how many bytes the version holds, for cache budgets.
 func (v *Version) MemorySize() int { return versionMemory + v.algorithm.memory }
 
 // Seal encrypts plaintext and appends the native ciphertext, Algorithm.Overhead
 // bytes longer, to dst, which must not overlap plaintext or the AAD. Nothing is
-// allocated where dst has room, but for AES_256_SIV and XAES_256_GCM's derived
-// cipher. Errors: ErrPurpose, InputError above MaxPlaintext.
+// allocated where dst has room, but for AES_256_SIV, XAES_256_GCM's derived cipher
+// and keys held elsewhere. Errors: ErrPurpose, InputError above MaxPlaintext,
+// ExternalError.
 func (v *Version) Seal(dst, plaintext []byte, aad AAD) ([]byte, error) {
 	c, ok := v.primitive().(aead)
 	if !ok {
@@ -83,7 +87,7 @@ func (v *Version) Seal(dst, plaintext []byte, aad AAD) ([]byte, error) {
 	if aad.kind == kindNone {
 		return c.seal(dst, plaintext, v.bound[:])
 	}
-	b := v.bind(aad)
+	b := v.authenticated(aad)
 	defer b.release()
 	return c.seal(dst, plaintext, b.bytes)
 }
@@ -91,7 +95,8 @@ func (v *Version) Seal(dst, plaintext []byte, aad AAD) ([]byte, error) {
 // Open decrypts a native ciphertext and appends the plaintext to dst, which must
 // not overlap ciphertext or the AAD. Errors: ErrPurpose, ErrWrongKey where the
 // header names another key or version, which anybody can see; else ErrDecrypt,
-// whatever the reason.
+// whatever the reason, unless a key that is held elsewhere could not be used: that
+// is an ExternalError.
 func (v *Version) Open(dst, ciphertext []byte, aad AAD) ([]byte, error) {
 	c, ok := v.primitive().(aead)
 	if !ok {
@@ -106,28 +111,37 @@ func (v *Version) Open(dst, ciphertext []byte, aad AAD) ([]byte, error) {
 	}
 	plaintext, err := v.open(c, dst, ciphertext[HeaderSize:], aad)
 	if err != nil {
-		return nil, ErrDecrypt
+		return nil, decryptError(err)
 	}
 	return plaintext, nil
+}
+
+// decryptError hides why a decryption failed, unless nobody tried it.
+func decryptError(err error) error {
+	var external *ExternalError
+	if errors.As(err, &external) {
+		return external
+	}
+	return ErrDecrypt
 }
 
 func (v *Version) open(c aead, dst, body []byte, aad AAD) ([]byte, error) {
 	if aad.kind == kindNone {
 		return c.open(dst, body, v.bound[:])
 	}
-	b := v.bind(aad)
+	b := v.authenticated(aad)
 	defer b.release()
 	return c.open(dst, body, b.bytes)
 }
 
-func (v *Version) bind(aad AAD) *aadBuffer {
+func (v *Version) authenticated(aad AAD) *aadBuffer {
 	b := aadBuffers.Get().(*aadBuffer)
 	b.bytes = aad.AppendTo(b.bytes[:0], v.header)
 	return b
 }
 
 // Sign signs a message, or a digest, as o says. Errors: ErrPurpose,
-// ErrPublicOnly, InputError.
+// ErrPublicOnly, InputError, ExternalError.
 func (v *Version) Sign(message []byte, o SignOptions) ([]byte, error) {
 	s, ok := v.primitive().(signer)
 	if !ok {
@@ -162,23 +176,28 @@ func (v *Version) Verify(message, signature []byte, o SignOptions) error {
 	return nil
 }
 
-// MAC returns the full-length tag of message (FIPS 198-1). Error: ErrPurpose.
+// MAC returns the full-length tag of message (FIPS 198-1). Errors: ErrPurpose,
+// ExternalError.
 func (v *Version) MAC(message []byte) ([]byte, error) {
 	m, ok := v.primitive().(macer)
 	if !ok {
 		return nil, v.refuse(PurposeMAC, "make a MAC")
 	}
-	return m.mac(message), nil
+	return m.mac(message)
 }
 
 // VerifyMAC checks a tag in constant time. A truncated tag does not hold. Errors:
-// ErrVerify, ErrPurpose.
+// ErrVerify, ErrPurpose, ExternalError.
 func (v *Version) VerifyMAC(message, tag []byte) error {
 	m, ok := v.primitive().(macer)
 	if !ok {
 		return v.refuse(PurposeMAC, "verify a MAC")
 	}
-	if !hmac.Equal(m.mac(message), tag) {
+	own, err := m.mac(message)
+	if err != nil {
+		return err
+	}
+	if !hmac.Equal(own, tag) {
 		return ErrVerify
 	}
 	return nil
@@ -186,7 +205,7 @@ func (v *Version) VerifyMAC(message, tag []byte) error {
 
 // DecryptAsymmetric opens what was encrypted to the public key (RSAES-OAEP, RFC
 // 8017) with the same label, which may be empty. Errors: ErrDecrypt, ErrPurpose,
-// ErrPublicOnly.
+// ErrPublicOnly, ExternalError.
 func (v *Version) DecryptAsymmetric(ciphertext, label []byte) ([]byte, error) {
 	d, ok := v.primitive().(decrypter)
 	if !ok {
@@ -194,7 +213,7 @@ func (v *Version) DecryptAsymmetric(ciphertext, label []byte) ([]byte, error) {
 	}
 	plaintext, err := d.decrypt(ciphertext, label)
 	if err != nil {
-		return nil, ErrDecrypt
+		return nil, decryptError(err)
 	}
 	return plaintext, nil
 }
@@ -203,7 +222,7 @@ func (v *Version) DecryptAsymmetric(ciphertext, label []byte) ([]byte, error) {
 // (SubjectPublicKeyInfo), or raw: X25519's 32 bytes, or an uncompressed point.
 // The result is the raw x coordinate (32 or 48 bytes) or X25519's 32 bytes: put
 // it through a KDF before use. Errors: ErrInvalidPublicKey, also for points that
-// make the secret zero; ErrPurpose, ErrPublicOnly.
+// make the secret zero; ErrPurpose, ErrPublicOnly, ExternalError.
 func (v *Version) SharedSecret(peerPublic []byte) ([]byte, error) {
 	p, ok := v.primitive().(agreer)
 	if !ok {
