@@ -2,8 +2,10 @@ package audit
 
 import (
 	"runtime"
-	"sync"
 	"sync/atomic"
+
+	"github.com/keywright/keywright/kms/audit/internal/index"
+	"github.com/keywright/keywright/kms/audit/internal/layout"
 )
 
 // lane keeps apart the lines that may use reserved disk space from those that
@@ -23,23 +25,35 @@ func laneOf(p Phase) lane {
 	return laneManagement
 }
 
-// headBytes is room for what appendHead writes, and the newline.
-const headBytes = 40
+// body is an entry made ready for its line before its place is known: what
+// follows the head, and what the index wants to know.
+type body struct {
+	text  []byte
+	bytes int   // of the line with its newline, once its place is known
+	at    int64 // microseconds since 1970
+	terms []index.Term
+}
+
+func (b *body) set(e *Entry) {
+	b.text = e.appendBody(b.text[:0])
+	b.terms = e.terms(b.terms[:0])
+	b.at = e.Time.UnixMicro()
+}
 
 // batch is what one write carries. Its first caller leads: it waits for its
 // turn, in which time others join, and writes for all.
 type batch struct {
 	lane    lane
-	bodies  []*[]byte
-	members atomic.Int32 // who still has to read the result
-	done    sync.WaitGroup
-	first   uint64 // sequence of the first line, after done
-	err     error  // after done
+	bodies  []*body
+	members atomic.Int32  // who still has to read the result
+	done    chan struct{} // closed once all is written, or cannot be: that wakes all members at once; nil with one
+	first   uint64        // sequence of the first line, after done
+	err     error         // after done
 }
 
 // join adds an encoded entry to the open batch of its lane and returns its
 // place there. Place 0 leads. The caller owes inflight a Done.
-func (l *Log) join(body *[]byte, lane lane) (b *batch, place int, err error) {
+func (l *Log) join(body *body, lane lane) (b *batch, place int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -49,9 +63,11 @@ func (l *Log) join(body *[]byte, lane lane) (b *batch, place int, err error) {
 	if l.open[lane] == nil {
 		l.open[lane] = l.batches.Get().(*batch)
 		l.open[lane].lane = lane
-		l.open[lane].done.Add(1)
 	}
 	b = l.open[lane]
+	if len(b.bodies) == 1 { // somebody will wait for the leader
+		b.done = make(chan struct{})
+	}
 	b.members.Add(1)
 	b.bodies = append(b.bodies, body)
 	return b, len(b.bodies) - 1, nil
@@ -61,21 +77,26 @@ func (l *Log) join(body *[]byte, lane lane) (b *batch, place int, err error) {
 func (l *Log) written(b *batch, place int) (uint64, error) {
 	if place == 0 {
 		l.lead(b)
-		b.done.Done()
+		if b.done != nil {
+			close(b.done)
+		}
 	} else {
-		b.done.Wait()
+		<-b.done
 	}
 	sequence, err := b.first+uint64(place), b.err
 	if b.members.Add(-1) == 0 {
 		clear(b.bodies)
-		b.bodies, b.err = b.bodies[:0], nil
+		b.bodies, b.done, b.err = b.bodies[:0], nil, nil
 		l.batches.Put(b)
 	}
 	return sequence, err
 }
 
 func (l *Log) lead(b *batch) {
-	runtime.Gosched() // callers that are ready to run join first: one write instead of many
+	for joined := int32(0); joined != b.members.Load(); { // callers that are ready to run join first: one write instead of many
+		joined = b.members.Load()
+		runtime.Gosched()
+	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	l.mu.Lock()
@@ -85,36 +106,62 @@ func (l *Log) lead(b *batch) {
 	b.err = l.write(b)
 }
 
-// write gives the lines of b their numbers and writes them, in the turn to
-// write. Lines of management may use the reserve when the disk is full.
+// write gives the lines of b their numbers, writes them and adds them to the
+// tree, in the turn to write.
 func (l *Log) write(b *batch) error {
 	if err := l.admit(b.lane); err != nil {
 		return err
 	}
 	l.render(b)
-	err := l.put(l.out)
-	if isFull(err) && b.lane == laneManagement && l.reserve.release() {
-		l.fail(err)
-		err = l.put(l.out)
-	}
-	if err != nil {
+	if err := l.spend(b.lane, func() error { return l.put(l.out[1:]) }); err != nil {
 		return l.fail(err)
+	}
+	if err := l.tree.Extend(l.out); err != nil {
+		l.fail(err) // the lines stand: their hashes wait until they can be written, and other lines with them
+	}
+	for _, body := range b.bodies {
+		l.addToIndex(body.bytes, body.at, body.terms)
 	}
 	l.publish(len(b.bodies))
 	l.settle()
 	return nil
 }
 
+// spend does what takes up disk space. Lines of management may use the reserve
+// when the disk is full.
+func (l *Log) spend(lane lane, do func() error) error {
+	err := do()
+	if isFull(err) && lane == laneManagement && l.reserve.release() {
+		l.fail(err)
+		err = do()
+	}
+	return err
+}
+
 // admit refuses what must not even be tried: operations while the reserve is in
-// use, for they would eat it up; anything while written lines cannot be synced.
+// use, for they would eat it up, or while too few lines are signed; anything
+// while written lines cannot be synced or their hashes not be written.
 func (l *Log) admit(lane lane) error {
 	if l.unsynced.Load() {
 		if err := l.syncTo(l.next.Load()); err != nil {
 			return err
 		}
 	}
+	if l.tree.Behind() {
+		if err := l.writeHashes(lane); err != nil {
+			return err
+		}
+	}
 	if lane == laneOperation && !l.reserve.held() {
 		return l.Health()
+	}
+	return l.unsigned(lane)
+}
+
+// writeHashes writes the hashes that wait in memory, in the turn to write.
+func (l *Log) writeHashes(lane lane) error {
+	if err := l.spend(lane, l.tree.Flush); err != nil {
+		return l.fail(err)
 	}
 	return nil
 }
@@ -123,11 +170,13 @@ func (l *Log) render(b *batch) {
 	if cap(l.out) > 1<<20 { // a rare giant should not stay
 		l.out = nil
 	}
-	l.out = l.out[:0]
+	l.out = append(l.out[:0], 0)
 	for i, body := range b.bodies {
-		l.out = appendHead(l.out, b.first+uint64(i))
-		l.out = append(l.out, *body...)
+		start := len(l.out)
+		l.out = layout.AppendHead(l.out, b.first+uint64(i))
+		l.out = append(l.out, body.text...)
 		l.out = append(l.out, '\n')
+		body.bytes = len(l.out) - start
 	}
 }
 
@@ -155,7 +204,7 @@ func (l *Log) put(lines []byte) error {
 func (l *Log) publish(lines int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.segments[len(l.segments)-1].size += int64(len(l.out))
+	l.segments[len(l.segments)-1].size += int64(len(l.out) - 1)
 	l.next.Add(uint64(lines))
 	l.writes.Add(1)
 	if l.changed != nil {

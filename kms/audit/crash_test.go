@@ -77,9 +77,13 @@ func TestKilledProcessLosesNothingAcknowledged(t *testing.T) {
 	dir := t.TempDir()
 	acknowledged := map[uint64]string{}
 	for round := range 6 {
+		before := len(acknowledged)
 		command, out := startChild(t, "append", dir)
-		kill := time.AfterFunc(time.Duration(150+37*round)*time.Millisecond, func() { _ = command.Process.Kill() })
+		kill := time.AfterFunc(time.Minute, func() { _ = command.Process.Kill() })
 		for out.Scan() {
+			if len(acknowledged) == before { // how long it takes to start is no matter
+				kill.Reset(time.Duration(150+37*round) * time.Millisecond)
+			}
 			var sequence uint64
 			var id string
 			if n, _ := fmt.Sscanf(out.Text(), "%d %s", &sequence, &id); n == 2 && strings.Count(id, "-") == 2 {

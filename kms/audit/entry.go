@@ -1,11 +1,10 @@
 package audit
 
 import (
-	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/keywright/keywright/kms/audit/internal/canonical"
+	"github.com/keywright/keywright/kms/audit/internal/layout"
 )
 
 // FormatVersion is the version of the line format, the "v" of every line.
@@ -41,10 +40,11 @@ type Entry struct {
 	Phase     Phase
 	Intent    uint64 // of an outcome: the sequence of its intent
 
-	Principal string // who asked
-	Method    string // how the principal was authenticated
-	TokenID   string // the token's public id, never the token
-	Source    string // network address or socket peer
+	Principal string   // who asked
+	Method    string   // how the principal was authenticated
+	TokenID   string   // the token's public id, never the token
+	Groups    []string // that the credential claims membership of
+	Source    string   // network address or socket peer
 
 	Action    string
 	Namespace string
@@ -62,6 +62,7 @@ type Entry struct {
 	ContextHash       string            // hexadecimal SHA-256 of the canonical context, where the context itself is not recorded
 	Batch             []BatchCount      // of a batch: one per action and key version
 	Details           map[string]string // of a mutation: what changed
+	Records           map[string]string // of a mutation's outcome: path of each stored record that it wrote, and hexadecimal first 16 bytes of the SHA-256 of its payload, "" if it was removed
 	Latency           time.Duration     // whole microseconds
 }
 
@@ -83,169 +84,59 @@ type BatchCount struct {
 // U+FFFD; control, line-breaking and invisible formatting characters are
 // escaped, so that no value can break or disguise a line.
 func (e *Entry) AppendJSON(dst []byte) []byte {
-	return e.appendBody(appendHead(dst, e.Sequence))
-}
-
-// appendHead appends the start of a line, which is all that depends on its
-// place in the log: the rest is encoded before the place is known.
-func appendHead(dst []byte, sequence uint64) []byte {
-	dst = append(dst, `{"v":1,"seq":`...)
-	return strconv.AppendUint(dst, sequence, 10)
+	return e.appendBody(layout.AppendHead(dst, e.Sequence))
 }
 
 // appendBody appends what follows the head. parseBody reads the same fields in
 // the same order.
 func (e *Entry) appendBody(dst []byte) []byte {
-	dst = appendTime(dst, e.Time)
-	dst = appendText(dst, "phase", string(e.Phase))
-	dst = appendNumber(dst, "intent", e.Intent)
-	dst = appendText(dst, "request_id", e.RequestID)
-	dst = appendText(dst, "principal", e.Principal)
-	dst = appendText(dst, "method", e.Method)
-	dst = appendText(dst, "token_id", e.TokenID)
-	dst = appendText(dst, "source", e.Source)
-	dst = appendText(dst, "action", e.Action)
-	dst = appendText(dst, "namespace", e.Namespace)
-	dst = appendText(dst, "key", e.Key)
-	dst = appendID(dst, "key_id", e.KeyID)
-	dst = appendNumber(dst, "version", uint64(e.Version))
-	dst = appendText(dst, "decision", e.Decision)
-	dst = appendTexts(dst, "policies", e.Policies)
-	dst = appendNumber(dst, "policy_revision", e.PolicyRevision)
-	dst = appendText(dst, "outcome", e.Outcome)
-	dst = appendText(dst, "reason", e.Reason)
-	dst = appendPairs(dst, "context", e.EncryptionContext)
-	dst = appendText(dst, "context_hash", e.ContextHash)
+	dst = canonical.AppendTime(dst, e.Time)
+	dst = canonical.AppendText(dst, `,"phase":`, string(e.Phase))
+	dst = canonical.AppendNumber(dst, `,"intent":`, e.Intent)
+	dst = canonical.AppendText(dst, `,"request_id":`, e.RequestID)
+	dst = canonical.AppendText(dst, `,"principal":`, e.Principal)
+	dst = canonical.AppendText(dst, `,"method":`, e.Method)
+	dst = canonical.AppendText(dst, `,"token_id":`, e.TokenID)
+	dst = canonical.AppendTexts(dst, `,"groups":`, e.Groups)
+	dst = canonical.AppendText(dst, `,"source":`, e.Source)
+	dst = canonical.AppendText(dst, `,"action":`, e.Action)
+	dst = canonical.AppendText(dst, `,"namespace":`, e.Namespace)
+	dst = canonical.AppendText(dst, `,"key":`, e.Key)
+	dst = canonical.AppendID(dst, `,"key_id":`, e.KeyID)
+	dst = canonical.AppendNumber(dst, `,"version":`, uint64(e.Version))
+	dst = canonical.AppendText(dst, `,"decision":`, e.Decision)
+	dst = canonical.AppendTexts(dst, `,"policies":`, e.Policies)
+	dst = canonical.AppendNumber(dst, `,"policy_revision":`, e.PolicyRevision)
+	dst = canonical.AppendText(dst, `,"outcome":`, e.Outcome)
+	dst = canonical.AppendText(dst, `,"reason":`, e.Reason)
+	dst = canonical.AppendPairs(dst, `,"context":`, e.EncryptionContext)
+	dst = canonical.AppendText(dst, `,"context_hash":`, e.ContextHash)
 	dst = appendBatch(dst, e.Batch)
-	dst = appendPairs(dst, "details", e.Details)
-	dst = appendNumber(dst, "latency_us", uint64(max(0, e.Latency.Microseconds())))
+	dst = canonical.AppendPairs(dst, `,"details":`, e.Details)
+	dst = canonical.AppendPairs(dst, `,"records":`, e.Records)
+	dst = canonical.AppendNumber(dst, `,"latency_us":`, uint64(max(0, e.Latency.Microseconds())))
 	return append(dst, '}')
 }
 
 func appendBatch(dst []byte, counts []BatchCount) []byte {
-	if len(counts) == 0 {
-		return dst
-	}
-	dst = append(appendName(dst, "batch"), '[')
-	for i := range counts {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = counts[i].appendJSON(dst)
-	}
-	return append(dst, ']')
+	return canonical.AppendList(dst, `,"batch":`, counts, func(dst []byte, b *BatchCount) []byte { return b.appendJSON(dst) })
 }
 
+// appendJSON writes the fields, each with a comma before it, and makes a brace of
+// the first comma.
 func (b *BatchCount) appendJSON(dst []byte) []byte {
-	dst = append(dst, '{')
-	dst = appendText(dst, "action", b.Action)
-	dst = appendText(dst, "namespace", b.Namespace)
-	dst = appendText(dst, "key", b.Key)
-	dst = appendID(dst, "key_id", b.KeyID)
-	dst = appendNumber(dst, "version", uint64(b.Version))
-	dst = appendNumber(dst, "ok", uint64(b.OK))
-	dst = appendNumber(dst, "failed", uint64(b.Failed))
-	dst = appendTexts(dst, "context_hashes", b.ContextHashes)
+	start := len(dst)
+	dst = canonical.AppendText(dst, `,"action":`, b.Action)
+	dst = canonical.AppendText(dst, `,"namespace":`, b.Namespace)
+	dst = canonical.AppendText(dst, `,"key":`, b.Key)
+	dst = canonical.AppendID(dst, `,"key_id":`, b.KeyID)
+	dst = canonical.AppendNumber(dst, `,"version":`, uint64(b.Version))
+	dst = canonical.AppendNumber(dst, `,"ok":`, uint64(b.OK))
+	dst = canonical.AppendNumber(dst, `,"failed":`, uint64(b.Failed))
+	dst = canonical.AppendTexts(dst, `,"context_hashes":`, b.ContextHashes)
+	if len(dst) == start {
+		return append(dst, '{', '}')
+	}
+	dst[start] = '{'
 	return append(dst, '}')
-}
-
-func appendName(dst []byte, name string) []byte {
-	if dst[len(dst)-1] != '{' {
-		dst = append(dst, ',')
-	}
-	dst = append(dst, '"')
-	dst = append(dst, name...)
-	return append(dst, '"', ':')
-}
-
-func appendText(dst []byte, name, value string) []byte {
-	if value == "" {
-		return dst
-	}
-	return appendQuoted(appendName(dst, name), value)
-}
-
-func appendNumber(dst []byte, name string, value uint64) []byte {
-	if value == 0 {
-		return dst
-	}
-	return strconv.AppendUint(appendName(dst, name), value, 10)
-}
-
-func appendID(dst []byte, name string, id uint64) []byte {
-	if id == 0 {
-		return dst
-	}
-	dst = append(appendName(dst, name), '"')
-	for shift := 60; shift >= 0; shift -= 4 {
-		dst = append(dst, hexDigits[id>>shift&0xf])
-	}
-	return append(dst, '"')
-}
-
-func appendTexts(dst []byte, name string, values []string) []byte {
-	if len(values) == 0 {
-		return dst
-	}
-	dst = append(appendName(dst, name), '[')
-	for i, value := range values {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = appendQuoted(dst, value)
-	}
-	return append(dst, ']')
-}
-
-func appendPairs(dst []byte, name string, pairs map[string]string) []byte {
-	if len(pairs) == 0 {
-		return dst
-	}
-	var room [16]string // keeps the common case off the heap
-	keys, valid := room[:0], true
-	for key := range pairs {
-		keys = append(keys, key)
-		valid = valid && utf8.ValidString(key)
-	}
-	slices.Sort(keys)
-	if !valid {
-		return appendPairs(dst, name, withValidKeys(pairs, keys))
-	}
-	dst = append(appendName(dst, name), '{')
-	for i, key := range keys {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = append(appendQuoted(dst, key), ':')
-		dst = appendQuoted(dst, pairs[key])
-	}
-	return append(dst, '}')
-}
-
-// withValidKeys repairs keys before they are sorted for output: afterwards two
-// of them may be the same, and a line must not have a name twice.
-func withValidKeys(pairs map[string]string, sorted []string) map[string]string {
-	repaired := make(map[string]string, len(pairs))
-	for _, key := range sorted {
-		repaired[strings.ToValidUTF8(key, "\uFFFD")] = pairs[key]
-	}
-	return repaired
-}
-
-// appendTime writes RFC 3339 with exactly six digits of a second, in UTC. The
-// standard library has a fast path only for whole seconds, so those digits are
-// put in by hand. A year that RFC 3339 cannot write becomes the zero time.
-func appendTime(dst []byte, t time.Time) []byte {
-	t = t.UTC()
-	if t.Year() < 1 || t.Year() > 9999 {
-		t = time.Time{}
-	}
-	dst = append(dst, `,"time":"`...)
-	dst = t.AppendFormat(dst, time.RFC3339)
-	dst[len(dst)-1] = '.'
-	micros := t.Nanosecond() / 1000
-	for unit := 100_000; unit > 0; unit /= 10 {
-		dst = append(dst, byte('0'+micros/unit%10))
-	}
-	return append(dst, 'Z', '"')
 }

@@ -24,17 +24,18 @@ var samples = []struct {
 	{
 		"operation",
 		Entry{
-			Sequence: 7, Time: noon, RequestID: "r1", Principal: "p", Method: "token", TokenID: "t9", Source: "192.0.2.1:9",
+			Sequence: 7, Time: noon, RequestID: "r1", Principal: "p", Method: "token", TokenID: "t9", Groups: []string{"g1", "g2"}, Source: "192.0.2.1:9",
 			Action: "encrypt", Namespace: "n", Key: "k", KeyID: 0xab, Version: 2, Decision: Allow, Policies: []string{"a", "b"},
 			PolicyRevision: 4, Outcome: "OK", Reason: "why", EncryptionContext: map[string]string{"b": "2", "a": ""}, Latency: 12 * time.Microsecond,
 		},
-		`{"v":1,"seq":7,"time":"2026-11-23T12:00:00.123456Z","request_id":"r1","principal":"p","method":"token","token_id":"t9","source":"192.0.2.1:9",` +
+		`{"v":1,"seq":7,"time":"2026-11-23T12:00:00.123456Z","request_id":"r1","principal":"p","method":"token","token_id":"t9","groups":["g1","g2"],"source":"192.0.2.1:9",` +
 			`"action":"encrypt","namespace":"n","key":"k","key_id":"00000000000000ab","version":2,"decision":"allow","policies":["a","b"],"policy_revision":4,` +
 			`"outcome":"OK","reason":"why","context":{"a":"","b":"2"},"latency_us":12}`,
 	},
 	{
-		"outcome", Entry{Sequence: 9, Time: noon, Phase: PhaseOutcome, Intent: 8, Details: map[string]string{"primary": "3"}},
-		`{"v":1,"seq":9,"time":"2026-11-23T12:00:00.123456Z","phase":"outcome","intent":8,"details":{"primary":"3"}}`,
+		"outcome", Entry{Sequence: 9, Time: noon, Phase: PhaseOutcome, Intent: 8, Details: map[string]string{"primary": "3"},
+			Records: map[string]string{"keys/2": "", "keys/1": "00112233445566778899aabbccddeeff"}},
+		`{"v":1,"seq":9,"time":"2026-11-23T12:00:00.123456Z","phase":"outcome","intent":8,"details":{"primary":"3"},"records":{"keys/1":"00112233445566778899aabbccddeeff","keys/2":""}}`,
 	},
 	{
 		"batch",
@@ -85,7 +86,7 @@ func TestEntryNormalises(t *testing.T) {
 		{"year out of range", Entry{Time: time.Date(12026, 1, 1, 0, 0, 0, 0, time.UTC)}, Entry{}},
 		{"negative latency", Entry{Time: noon, Latency: -time.Second}, Entry{Time: noon}},
 		{"part of a microsecond", Entry{Time: noon, Latency: 1999}, Entry{Time: noon, Latency: 1000}},
-		{"empty containers", Entry{Time: noon, Policies: []string{}, EncryptionContext: map[string]string{}, Batch: []BatchCount{}}, Entry{Time: noon}},
+		{"empty containers", Entry{Time: noon, Policies: []string{}, EncryptionContext: map[string]string{}, Batch: []BatchCount{}, Groups: []string{}, Records: map[string]string{}}, Entry{Time: noon}},
 		{"invalid UTF-8", Entry{Time: noon, Key: "a\xff\xfeb", Details: map[string]string{"\xff": "1", "z": "\x80"}},
 			Entry{Time: noon, Key: "a\uFFFD\uFFFDb", Details: map[string]string{"\uFFFD": "1", "z": "\uFFFD"}}},
 		{"keys equal once repaired", Entry{Time: noon, Details: map[string]string{"\xfe": "1", "\xff": "2"}},
@@ -203,7 +204,7 @@ func FuzzAppendJSON(f *testing.F) {
 		e := Entry{
 			Sequence: number, Time: time.UnixMicro(when), RequestID: text, Phase: PhaseEvent, Intent: number, Principal: value, Key: name,
 			KeyID: number, Version: small, Policies: []string{text, value}, EncryptionContext: map[string]string{name: value, text: name},
-			Batch: []BatchCount{{Key: text, OK: small, ContextHashes: []string{value}}}, Details: map[string]string{text: value}, Latency: time.Duration(when),
+			Batch: []BatchCount{{Key: text, OK: small, ContextHashes: []string{value}}}, Details: map[string]string{text: value}, Groups: []string{name}, Records: map[string]string{name: text}, Latency: time.Duration(when),
 		}
 		line := e.AppendJSON(nil)
 		back, err := ParseEntry(line)

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/keywright/keywright/kms/audit/internal/disk"
 )
 
 // retryEvery is how often a failing disk is probed.
@@ -30,7 +32,7 @@ func (l *Log) fail(cause error) error {
 
 // settle ends a fault after something succeeded, unless another reason stands.
 func (l *Log) settle() {
-	if l.fault.Load() == nil || l.unsynced.Load() || !l.reserve.held() {
+	if l.fault.Load() == nil || l.unsynced.Load() || l.tree.Behind() || !l.reserve.held() {
 		return
 	}
 	if l.fault.Swap(nil) != nil {
@@ -49,6 +51,10 @@ func (l *Log) probe() {
 		return
 	}
 	if err := l.reserve.probe(); err != nil {
+		l.fail(err)
+		return
+	}
+	if err := l.tree.Flush(); err != nil {
 		l.fail(err)
 		return
 	}
@@ -111,7 +117,7 @@ func fill(path string, bytes int64) error {
 		_, err = file.Write(block[:min(left, int64(len(block)))])
 	}
 	if err == nil {
-		err = fdatasync(file)
+		err = disk.Datasync(file)
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
 		return errors.Join(err, os.Remove(path))

@@ -12,6 +12,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/keywright/keywright/kms/audit/internal/disk"
+	"github.com/keywright/keywright/kms/audit/internal/layout"
 )
 
 // fillDisk takes all the space that is left.
@@ -206,7 +209,7 @@ func (d *failingDisk) fdatasync(file *os.File) error {
 	if d.fails {
 		return os.NewSyscallError("fdatasync", syscall.EIO)
 	}
-	return fdatasync(file)
+	return disk.Datasync(file)
 }
 
 func TestFailedSyncIsRefused(t *testing.T) {
@@ -281,4 +284,34 @@ func TestFailedSyncBeforeRoll(t *testing.T) {
 	if checkLines(t, l); l.Stats().Segments < 2 {
 		t.Error("did not roll")
 	}
+}
+
+// TestHashesThatCannotBeWritten: lines whose hashes do not fit on the disk stand,
+// and count in the tree; no more are accepted until the hashes are written.
+func TestHashesThatCannotBeWritten(t *testing.T) {
+	disk, dir := smallDisk(t), t.TempDir()
+	filler := filepath.Join(disk, "filler")
+	if err := os.Symlink(filepath.Join(disk, "hashes"), filepath.Join(dir, layout.Tree)); err != nil {
+		t.Fatal(err)
+	}
+	l := openLog(t, dir, Options{ReserveBytes: -1, SegmentBytes: 20_000})
+	mustAppend(t, l, operation("before"), Hot)
+	fillDisk(t, filler)
+	if err := appendUntilRefused(t, l, operation("full"), Hot); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("refused with %v, want ENOSPC inside", err)
+	}
+	if _, err := l.Append(mutation("full"), Sync); !errors.Is(err, ErrUnavailable) || !errors.Is(l.Health(), ErrUnavailable) {
+		t.Errorf("management: %v, health: %v", err, l.Health())
+	}
+	checkTree(t, l)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, func() bool { return l.Health() == nil })
+	appendLines(t, l, 100)
+	checkTree(t, l)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	checkTree(t, openLog(t, dir, Options{}))
 }

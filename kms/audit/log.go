@@ -7,6 +7,11 @@
 // line. Only a half line that a crash left at the very end is ever cut off, at
 // Open, before anything is appended.
 //
+// The lines are the leaves of a Merkle tree (package tree), whose root a
+// checkpoint says and a signature covers (package checkpoint). The Log keeps the
+// last checkpoint and the succession of keys for its caller, who signs and
+// verifies; it makes sure that the lines are those of the checkpoint.
+//
 // All methods may be called by many goroutines at once. Concurrent calls of
 // Append share one write and, where they ask for durability, one fdatasync: the
 // first caller of a batch writes it for all, the others wait. Nothing is held
@@ -24,6 +29,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keywright/keywright/kms/audit/internal/disk"
+	"github.com/keywright/keywright/kms/audit/internal/index"
+	"github.com/keywright/keywright/kms/audit/internal/layout"
+	"github.com/keywright/keywright/kms/audit/tree"
 )
 
 // Errors of a Log, for errors.Is.
@@ -31,17 +41,23 @@ var (
 	// ErrUnavailable says that a line cannot be written now. The error also
 	// wraps the cause. The log serves again by itself once the cause is gone.
 	ErrUnavailable = errors.New("audit log cannot be written")
+	// ErrUnsigned says why a line cannot be written: too many wait for a signed
+	// checkpoint. It comes with ErrUnavailable.
+	ErrUnsigned = errors.New("too many lines wait for a signed checkpoint")
 	// ErrClosed says that the log was closed.
 	ErrClosed = errors.New("audit log is closed")
 	// ErrLocked says that another process has the directory open.
 	ErrLocked = errors.New("audit log is in use by another process")
+	// ErrRange says that a line, or a size of the log, is not there yet.
+	ErrRange = tree.ErrRange
+	// ErrDropped says that a line was dropped by DropBefore; its hash is kept.
+	ErrDropped = errors.New("audit line was dropped")
 	// ErrTooLarge says that an entry's line would exceed MaxLineBytes.
 	ErrTooLarge = errors.New("audit entry is too large")
 )
 
-// MaxLineBytes bounds one line. It leaves room for a batch with some hundred
-// thousand different encryption contexts.
-const MaxLineBytes = 16 << 20
+// MaxLineBytes bounds one line.
+const MaxLineBytes = layout.MaxLineBytes
 
 // Mode is how long hot-path lines may be in the operating system's memory only.
 type Mode string
@@ -73,7 +89,11 @@ type Options struct {
 	Interval     time.Duration // between fdatasyncs in ModeInterval; default 10 ms
 	SegmentBytes int64         // a segment that would grow beyond this is followed by a new one; default 256 MiB
 	ReserveBytes int64         // disk space kept for lines of management; default 1 MiB, negative for none
-	Logger       *slog.Logger  // told when writing starts and stops failing; default none
+	MaxUnsigned  uint64        // lines without a checkpoint beyond which operations are refused; 0 is no bound
+	// RolledBack opens a log too that is not what its saved checkpoint says (Rejected
+	// tells): for an operator who put the log back on purpose.
+	RolledBack bool
+	Logger     *slog.Logger // told when writing starts and stops failing; default none
 }
 
 // Recovered says what Open cut off, for the caller to record as an event.
@@ -88,6 +108,8 @@ type Stats struct {
 	Written     uint64        // lines in the log
 	Writes      uint64        // writes since Open, each of one or more lines
 	Synced      uint64        // lines known to be on disk
+	Signed      uint64        // lines that the last saved checkpoint covers
+	First       uint64        // number of the oldest line that is kept
 	Bytes       int64         // size of all segments
 	Segments    int           // number of segments
 	SyncLatency time.Duration // of the last fdatasync
@@ -98,15 +120,20 @@ type Log struct {
 	dir       string
 	options   Options
 	recovered Recovered
+	rejected  *TamperedError // by Open, with Options.RolledBack
 	lock      *os.File
 	fdatasync func(*os.File) error
+	tree      *tree.File    // changed in the turn to write
+	index     *index.Writer // of the last segment, in the turn to write; nil if there can be none
+	indexing  sync.Mutex    // the turn to make another segment's index anew
 
-	bodies  sync.Pool // *[]byte: encoded entries, without their head
+	bodies  sync.Pool // *body
 	batches sync.Pool // *batch
 
 	writes atomic.Uint64
 	next   atomic.Uint64 // sequence of the next line; all lower ones are written
 	synced atomic.Uint64 // all lower ones are on disk
+	signed atomic.Uint64 // all lower ones are covered by the checkpoint
 	fault  atomic.Pointer[fault]
 
 	mu       sync.Mutex // guards the following; never held during I/O
@@ -118,7 +145,7 @@ type Log struct {
 	changed  chan struct{} // closed at the next write; nil if nobody waits
 
 	writing sync.Mutex // the turn to write; before syncing where both are held
-	out     []byte     // lines of the batch being written
+	out     []byte     // a byte of room, and the lines of the batch being written
 	torn    bool       // a failed write may have left bytes behind the last line
 	reserve *reserve
 
@@ -126,6 +153,10 @@ type Log struct {
 	syncedBytes int64      // of the last segment, known to be on disk
 	unsynced    atomic.Bool
 	syncLatency atomic.Int64
+
+	saving     sync.Mutex // the turn to save a checkpoint or keys
+	checkpoint []byte     // the one last saved; guarded by mu
+	keys       []byte     // as last saved; guarded by mu
 
 	inflight sync.WaitGroup // calls of Append; added to under mu
 	dirty    chan struct{}  // holds a token when a line awaits its fdatasync
@@ -136,8 +167,9 @@ type Log struct {
 
 // Open opens the log in dir, which it makes if necessary (mode 0700; files have
 // 0600). It reads the last segment whole and checks that the segments follow
-// each other; the error for a damaged line is a *CorruptError. ErrLocked says
-// that another process has the log open.
+// each other; the error for a damaged line is a *CorruptError, and a
+// *TamperedError if the lines are not those of the saved checkpoint. ErrLocked
+// says that another process has the log open.
 func Open(dir string, o Options) (*Log, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -151,7 +183,7 @@ func Open(dir string, o Options) (*Log, error) {
 	}
 	l := newLog(dir, o, lock)
 	if err := l.load(); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, l.release())
 	}
 	if err := l.reserve.restore(); err != nil { // a full disk must not keep the operator out
 		l.fail(err)
@@ -163,8 +195,8 @@ func Open(dir string, o Options) (*Log, error) {
 func newLog(dir string, o Options, lock *os.File) *Log {
 	return &Log{
 		dir: dir, options: o, lock: lock,
-		fdatasync: fdatasync,
-		bodies:    sync.Pool{New: func() any { return new([]byte) }},
+		fdatasync: disk.Datasync,
+		bodies:    sync.Pool{New: func() any { return new(body) }},
 		batches:   sync.Pool{New: func() any { return new(batch) }},
 		reserve:   &reserve{dir: dir, bytes: o.ReserveBytes},
 		dirty:     make(chan struct{}, 1),
@@ -212,11 +244,11 @@ func (l *Log) Append(e *Entry, d Durability) (sequence uint64, err error) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	body := l.bodies.Get().(*[]byte)
-	*body = e.appendBody((*body)[:0])
+	body := l.bodies.Get().(*body)
+	body.set(e)
 	defer l.recycle(body)
-	if len(*body) > MaxLineBytes-headBytes {
-		return 0, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(*body), MaxLineBytes-headBytes)
+	if size := len(body.text); size > MaxLineBytes-layout.HeadBytes {
+		return 0, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, size, MaxLineBytes-layout.HeadBytes)
 	}
 	b, place, err := l.join(body, laneOf(e.Phase))
 	if err != nil {
@@ -245,7 +277,7 @@ func (l *Log) Health() error {
 	if f := l.fault.Load(); f != nil {
 		return f.err
 	}
-	return nil
+	return l.unsigned(laneOperation)
 }
 
 // Stats returns figures for metrics. It is cheap.
@@ -253,12 +285,13 @@ func (l *Log) Stats() Stats {
 	s := Stats{
 		Synced:      l.synced.Load(),
 		Written:     l.next.Load(),
+		Signed:      l.signed.Load(),
 		Writes:      l.writes.Load(),
 		SyncLatency: time.Duration(l.syncLatency.Load()),
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s.Segments = len(l.segments)
+	s.Segments, s.First = len(l.segments), l.segments[0].first
 	for _, segment := range l.segments {
 		s.Bytes += segment.size
 	}
@@ -283,13 +316,26 @@ func (l *Log) Close() error {
 	l.inflight.Wait()
 	close(l.stop)
 	<-l.kept
-	return errors.Join(l.syncTo(l.next.Load()), l.file.Close(), l.lock.Close())
+	return errors.Join(l.syncTo(l.next.Load()), l.release())
+}
+
+// release closes what is open.
+func (l *Log) release() error {
+	l.endIndex()
+	var errs []error
+	if l.tree != nil {
+		errs = append(errs, l.tree.Close())
+	}
+	if l.file != nil {
+		errs = append(errs, l.file.Close())
+	}
+	return errors.Join(append(errs, l.lock.Close())...)
 }
 
 func (l *Log) path(name string) string { return filepath.Join(l.dir, name) }
 
-func (l *Log) recycle(body *[]byte) {
-	if cap(*body) <= 64<<10 { // a rare giant should not stay
+func (l *Log) recycle(body *body) {
+	if cap(body.text) <= 64<<10 { // a rare giant should not stay
 		l.bodies.Put(body)
 	}
 }

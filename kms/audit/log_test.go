@@ -258,8 +258,8 @@ func TestFilesAreForTheOwnerOnly(t *testing.T) {
 	l := openLog(t, dir, Options{})
 	mustAppend(t, l, operation("r"), Hot)
 	files, err := os.ReadDir(dir)
-	if err != nil || len(files) != 3 {
-		t.Fatalf("%d files (%v), want segment, lock and reserve", len(files), err)
+	if err != nil || len(files) != 5 {
+		t.Fatalf("%d files (%v), want segment, index, tree, lock and reserve", len(files), err)
 	}
 	for _, file := range files {
 		info, err := file.Info()

@@ -3,12 +3,12 @@ package audit
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+
+	"github.com/keywright/keywright/kms/audit/internal/layout"
 )
 
 var (
@@ -52,6 +52,7 @@ type lineReader struct {
 	first  uint64 // sequence of the segment's first line
 	next   uint64 // sequence that the next line must have
 	offset int64  // where the next line starts
+	line   []byte // the line last read, valid until the next
 	r      *bufio.Reader
 }
 
@@ -64,57 +65,60 @@ func newLineReader(file *os.File, s segment, offset int64, next uint64) *lineRea
 
 // read returns the next entry; io.EOF is the end.
 func (r *lineReader) read() (Entry, error) {
+	e, _, err := r.readIf(func([]byte) bool { return true })
+	return e, err
+}
+
+// skip is read without a look at more than the line's head.
+func (r *lineReader) skip() error {
+	_, _, err := r.readIf(func([]byte) bool { return false })
+	return err
+}
+
+// readIf is read if wanted says so of the line, else skip.
+func (r *lineReader) readIf(wanted func(line []byte) bool) (e Entry, ok bool, err error) {
 	line, err := readLine(r.r)
 	if errors.Is(err, errHalfLine) || errors.Is(err, errLongLine) {
-		return Entry{}, r.corrupt(err.Error())
+		return Entry{}, false, r.corrupt(err.Error())
 	}
 	if err != nil {
-		return Entry{}, err
+		return Entry{}, false, err
 	}
-	e, err := ParseEntry(line)
-	if err != nil {
-		return Entry{}, r.corrupt(err.Error())
+	if ok = wanted(line); ok {
+		if e, err = ParseEntry(line); err != nil {
+			return Entry{}, false, r.corrupt(err.Error())
+		}
+	} else if e.Sequence, err = headOf(line); err != nil {
+		return Entry{}, false, r.corrupt(err.Error())
 	}
 	if e.Sequence != r.next {
-		return Entry{}, r.corrupt(fmt.Sprintf("has sequence %d where %d belongs", e.Sequence, r.next))
+		return Entry{}, false, r.corrupt(fmt.Sprintf("has sequence %d where %d belongs", e.Sequence, r.next))
 	}
+	r.line = line
 	r.next++
 	r.offset += int64(len(line)) + 1
-	return e, nil
+	return e, ok, nil
+}
+
+// headOf reads the sequence of a line whose rest nobody asked for.
+func headOf(line []byte) (uint64, error) {
+	sequence, ok := layout.Head(line)
+	if !ok {
+		return 0, fmt.Errorf("%w: does not begin as a line does", ErrCorrupt)
+	}
+	return sequence, nil
 }
 
 func (r *lineReader) corrupt(reason string) error {
 	return &CorruptError{File: r.file.Name(), Line: int(r.next-r.first) + 1, Offset: r.offset, Reason: reason}
 }
 
-// walkSegment calls fn for the lines from..to (excluded) of one segment.
-func walkSegment(ctx context.Context, dir string, s segment, from, to uint64, fn func(Entry) error) error {
-	file, err := os.Open(filepath.Join(dir, s.name()))
-	if err != nil {
-		return fmt.Errorf("audit log: %w", err)
+// ended turns the end of the lines, where another should be, into damage.
+func (r *lineReader) ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return r.corrupt("is missing")
 	}
-	defer file.Close()
-	r := seek(file, s, from)
-	for r.next < to {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		wanted := r.next >= from
-		e, err := r.read()
-		if errors.Is(err, io.EOF) {
-			return r.corrupt("is missing")
-		}
-		if err != nil {
-			return err
-		}
-		if !wanted {
-			continue
-		}
-		if err := fn(e); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
 // seekBlock is how near seek comes; less would save no time.
@@ -145,6 +149,6 @@ func lineAfter(file *os.File, offset, size int64) (at int64, sequence uint64, ok
 		return 0, 0, false
 	}
 	newline := bytes.IndexByte(block, '\n')
-	sequence, ok = sequenceOf(block[newline+1:])
+	sequence, ok = layout.Head(block[newline+1:])
 	return offset + int64(newline) + 1, sequence, ok && newline >= 0
 }

@@ -8,10 +8,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"syscall"
+
+	"github.com/keywright/keywright/kms/audit/internal/disk"
+	"github.com/keywright/keywright/kms/audit/internal/index"
+	"github.com/keywright/keywright/kms/audit/internal/layout"
+	"github.com/keywright/keywright/kms/audit/tree"
 )
 
 // segment is a file of lines, named by the sequence of its first.
@@ -20,27 +22,10 @@ type segment struct {
 	size  int64
 }
 
-const suffix = ".jsonl"
+func (s segment) name() string { return layout.SegmentName(s.first) }
 
-func (s segment) name() string { return fmt.Sprintf("%016d%s", s.first, suffix) }
-
-// CorruptError says where a log is damaged. It is ErrCorrupt to errors.Is.
-type CorruptError struct {
-	File   string
-	Line   int   // from 1; 0 means the file as a whole
-	Offset int64 // in bytes, of the line's start
-	Reason string
-}
-
-func (e *CorruptError) Error() string {
-	if e.Line == 0 {
-		return fmt.Sprintf("%v: %s: %s", ErrCorrupt, e.File, e.Reason)
-	}
-	return fmt.Sprintf("%v: %s line %d (byte %d): %s", ErrCorrupt, e.File, e.Line, e.Offset, e.Reason)
-}
-
-// Is makes every CorruptError an ErrCorrupt.
-func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
+// CorruptError says where a log is damaged.
+type CorruptError = layout.CorruptError
 
 // lockDir keeps other processes, and other Logs of this one, off the directory.
 func lockDir(dir string) (*os.File, error) {
@@ -59,32 +44,58 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 // load finds the segments, checks that they follow each other, repairs the end
-// of the last and opens it.
+// of the last and opens it, completes the tree and compares it with the
+// checkpoint.
 func (l *Log) load() (err error) {
 	if l.segments, err = listSegments(l.dir); err != nil {
 		return err
 	}
+	if err := l.loadFirst(); err != nil {
+		return err
+	}
+	if l.tree, err = tree.Open(l.path(layout.Tree)); err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
 	if len(l.segments) == 0 {
-		return l.create()
+		err = errors.Join(l.tree.Cut(0), l.create())
+	} else {
+		err = l.loadLines()
 	}
-	if s := l.segments[0]; s.first != 0 {
-		return &CorruptError{File: l.path(s.name()), Reason: "is the oldest file, but the log begins with sequence 0; restore the files before it from a copy"}
+	if err != nil {
+		return err
 	}
+	return l.loadSaved()
+}
+
+func (l *Log) loadLines() (err error) {
 	for i, s := range l.segments[:len(l.segments)-1] {
 		if err := l.checkSuccession(s, l.segments[i+1]); err != nil {
 			return err
 		}
 	}
 	last := &l.segments[len(l.segments)-1]
+	if err := l.regrow(last.first); err != nil {
+		return err
+	}
 	if l.file, err = os.OpenFile(l.path(last.name()), os.O_RDWR|os.O_APPEND, 0); err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
-	lines, sound, err := soundPrefix(l.file, *last)
+	l.startIndex(*last)
+	grower := newGrower(l.tree)
+	var terms []index.Term
+	lines, sound, err := soundPrefix(l.file, *last, func(e Entry, line []byte) error {
+		terms = e.terms(terms[:0])
+		l.addToIndex(len(line)+1, e.Time.UnixMicro(), terms)
+		return grower.add(line)
+	})
+	if err == nil {
+		err = grower.flush()
+	}
 	if err == nil {
 		err = l.cut(last, sound)
 	}
 	if err != nil {
-		return errors.Join(err, l.file.Close())
+		return err
 	}
 	l.next.Store(last.first + lines)
 	l.synced.Store(last.first + lines)
@@ -92,29 +103,12 @@ func (l *Log) load() (err error) {
 	return nil
 }
 
-func listSegments(dir string) ([]segment, error) {
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("audit log: %w", err)
+func listSegments(dir string) (found []segment, err error) {
+	listed, err := layout.Segments(dir)
+	for _, s := range listed {
+		found = append(found, segment{s.First, s.Size})
 	}
-	var found []segment
-	for _, file := range files {
-		number, ok := strings.CutSuffix(file.Name(), suffix)
-		if !ok {
-			continue
-		}
-		first, err := strconv.ParseUint(number, 10, 64)
-		if s := (segment{first: first}); err != nil || s.name() != file.Name() {
-			return nil, &CorruptError{File: filepath.Join(dir, file.Name()), Reason: "not a name of a segment; move the file elsewhere"}
-		}
-		info, err := file.Info()
-		if err != nil {
-			return nil, fmt.Errorf("audit log: %w", err)
-		}
-		found = append(found, segment{first, info.Size()})
-	}
-	slices.SortFunc(found, func(a, b segment) int { return strings.Compare(a.name(), b.name()) })
-	return found, nil
+	return found, err
 }
 
 // checkSuccession makes sure that no segment is missing or cut between a and b.
@@ -147,7 +141,7 @@ func lastSequence(file *os.File, size int64) (uint64, error) {
 		if start == 0 && int64(len(block)) < size && tail <= MaxLineBytes {
 			continue // the line begins before the block
 		}
-		sequence, ok := sequenceOf(line[start:])
+		sequence, ok := layout.Head(line[start:])
 		if !ended || !ok {
 			return 0, &CorruptError{File: file.Name(), Reason: "does not end with a whole line; restore it from a copy"}
 		}
@@ -155,21 +149,14 @@ func lastSequence(file *os.File, size int64) (uint64, error) {
 	}
 }
 
-// sequenceOf reads no more of a line than its head.
-func sequenceOf(line []byte) (uint64, bool) {
-	p := parser{rest: string(line[:min(len(line), headBytes)])}
-	p.literal(`{"v":1,"seq":`)
-	sequence := p.digits()
-	return sequence, !p.failed
-}
-
 // soundPrefix reads a segment and returns how many lines and bytes of it are
 // whole. What follows them may only be what a crash leaves: half a line, or
 // blocks of zeros that a file system shows where data had not reached the disk.
-func soundPrefix(file *os.File, s segment) (lines uint64, size int64, err error) {
+// It gives each whole line to fn.
+func soundPrefix(file *os.File, s segment, fn func(e Entry, line []byte) error) (lines uint64, size int64, err error) {
 	r := newLineReader(file, s, 0, s.first)
 	for {
-		_, err := r.read()
+		e, err := r.read()
 		if errors.Is(err, io.EOF) {
 			return lines, size, nil
 		}
@@ -181,6 +168,9 @@ func soundPrefix(file *os.File, s segment) (lines uint64, size int64, err error)
 		}
 		if err != nil {
 			return 0, 0, fmt.Errorf("audit log: %w", err)
+		}
+		if err := fn(e, r.line); err != nil {
+			return 0, 0, err
 		}
 		lines, size = lines+1, r.offset
 	}
@@ -228,6 +218,12 @@ func (l *Log) roll() error {
 			return err
 		}
 	}
+	if err := l.tree.Flush(); err != nil {
+		return fmt.Errorf("audit log: hashes: %w", err)
+	}
+	if err := l.tree.Sync(); err != nil {
+		return fmt.Errorf("audit log: hashes: %w", err)
+	}
 	ended := l.file
 	if err := l.create(); err != nil {
 		return err
@@ -244,20 +240,13 @@ func (l *Log) create() error {
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
-	if err := syncDir(l.dir); err != nil {
+	if err := disk.SyncDir(l.dir); err != nil {
 		return errors.Join(err, file.Close(), os.Remove(file.Name()))
 	}
+	l.startIndex(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.file = file
 	l.segments = append(l.segments, s)
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("audit log: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

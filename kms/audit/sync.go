@@ -1,11 +1,10 @@
 package audit
 
 import (
-	"errors"
-	"io"
-	"os"
 	"sync"
 	"time"
+
+	"github.com/keywright/keywright/kms/audit/internal/disk"
 )
 
 // flush is one fdatasync on behalf of all who wait for it.
@@ -80,19 +79,11 @@ func (l *Log) syncWritten() error {
 }
 
 // redirty rewrites, after a failed fdatasync, what it should have made durable.
-// Linux forgets about pages that it failed to write, so the next fdatasync
-// would succeed without them.
 func (l *Log) redirty(path string, size int64) error {
 	if !l.unsynced.Load() {
 		return nil
 	}
-	file, err := os.OpenFile(path, os.O_RDWR, 0) // not O_APPEND: that ignores offsets
-	if err != nil {
-		return err
-	}
-	lost := io.NewSectionReader(file, l.syncedBytes, size-l.syncedBytes)
-	_, err = io.Copy(io.NewOffsetWriter(file, l.syncedBytes), lost)
-	return errors.Join(err, file.Close())
+	return disk.Rewrite(path, l.syncedBytes, size)
 }
 
 // keep is the log's own goroutine. It starts an fdatasync within the interval
@@ -117,11 +108,20 @@ func (l *Log) keep() {
 		case <-due:
 			due, last = nil, time.Now()
 			_ = l.syncTo(l.next.Load()) // recorded as a fault
+			l.syncTreeAhead()
 		case <-l.failing: // go round to arm retry
 		case <-retry:
 			retry = nil
 			l.probe()
 		}
+	}
+}
+
+// syncTreeAhead syncs hashes now and then, so that the end of a segment, where
+// all must be on disk, does not wait long for it. A failure shows there.
+func (l *Log) syncTreeAhead() {
+	if l.tree.Unsynced() > 1<<20 {
+		_ = l.tree.Sync()
 	}
 }
 

@@ -1,6 +1,11 @@
-package audit
+// Package canonical writes and reads the one spelling that a line of the audit
+// log has: JSON without spaces, fields in a given order and left out when empty,
+// names in a map sorted, no character that could break or disguise a line. It
+// knows no field and keeps no state.
+package canonical
 
 import (
+	"encoding/binary"
 	"strings"
 	"unicode/utf8"
 )
@@ -21,7 +26,8 @@ func mustEscape(r rune) bool {
 	return r <= 0x200f || 0x2028 <= r && r <= 0x202e || 0x2060 <= r && r <= 0x206f || r == 0xfeff
 }
 
-func appendQuoted(dst []byte, s string) []byte {
+// AppendQuoted appends s in quotes. Bytes that are not UTF-8 become U+FFFD.
+func AppendQuoted(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	for s != "" {
 		plain := plainPrefix(s)
@@ -39,8 +45,11 @@ func appendQuoted(dst []byte, s string) []byte {
 // plainPrefix returns how many bytes of s can stand in a line as they are.
 func plainPrefix(s string) int {
 	i := 0
-	for i+8 <= len(s) && plainWord(s[i:i+8]) {
+	for i+8 <= len(s) && plainWord(word(s[i:])) {
 		i += 8
+	}
+	if i+8 > len(s) && plainEnd(s) {
+		return len(s)
 	}
 	for i < len(s) {
 		if c := s[i]; 0x20 <= c && c < 0x7f && c != '"' && c != '\\' {
@@ -56,12 +65,28 @@ func plainPrefix(s string) int {
 	return len(s)
 }
 
+// plainEnd looks at the last eight bytes of s, or at all of four to seven, of which
+// it sees some twice. False says that it cannot tell.
+func plainEnd(s string) bool {
+	switch n := len(s); {
+	case n >= 8:
+		return plainWord(word(s[n-8:]))
+	case n >= 4:
+		return plainWord(half(s) | half(s[n-4:])<<32)
+	}
+	return false
+}
+
+// word returns the first eight bytes of s.
+func word(s string) uint64 { return binary.LittleEndian.Uint64([]byte(s[:8])) } // which copies nothing
+
+// half returns the first four bytes of s.
+func half(s string) uint64 { return uint64(binary.LittleEndian.Uint32([]byte(s[:4]))) }
+
 // plainWord looks at eight bytes at once: in each, the top bit shows whether it
 // is a control, a quote, a backslash or not ASCII.
-func plainWord(s string) bool {
+func plainWord(x uint64) bool {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 	quote, backslash := x^'"'*ones, x^'\\'*ones
 	special := x | (x + ones) | (x - 0x20*ones) | (quote - ones) | (backslash - ones)
 	return special&tops == 0
@@ -78,7 +103,7 @@ func appendEscaped(dst []byte, r rune) []byte {
 		hexDigits[r>>12&0xf], hexDigits[r>>8&0xf], hexDigits[r>>4&0xf], hexDigits[r&0xf])
 }
 
-// cutQuoted reads a quoted string from the start of s as appendQuoted writes
+// cutQuoted reads a quoted string from the start of s as AppendQuoted writes
 // it, and returns its value and what follows. Any other spelling is refused.
 func cutQuoted(s string) (value, rest string, ok bool) {
 	if s == "" || s[0] != '"' {

@@ -1,13 +1,13 @@
-package audit
+package disk
 
 import (
 	"os"
 	"syscall"
 )
 
-// fdatasync makes the file's data durable, and its size, but not its times,
+// Datasync makes the file's data durable, and its size, but not its times,
 // which saves a journal commit.
-func fdatasync(file *os.File) error {
+func Datasync(file *os.File) error {
 	for {
 		if err := syscall.Fdatasync(int(file.Fd())); err != syscall.EINTR {
 			return os.NewSyscallError("fdatasync", err)
