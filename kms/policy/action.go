@@ -26,9 +26,12 @@ const (
 )
 
 // Actions that manage keys and their versions. ListKeys is asked of a
-// namespace, CreateKey of the key to be created or of its namespace.
+// namespace, CreateKey and ImportKey of the key to be created or of its namespace;
+// ImportKey of a key that there is means a new version of it.
 const (
 	CreateKey         Action = "CreateKey"
+	ImportKey         Action = "ImportKey" // and get a wrapping key for it
+	ExportKey         Action = "ExportKey"
 	GetKey            Action = "GetKey"
 	ListKeys          Action = "ListKeys"
 	UpdateKey         Action = "UpdateKey"
@@ -42,25 +45,42 @@ const (
 	RestoreKey        Action = "RestoreKey"
 )
 
-// Actions that manage namespaces, policies and tokens, and that look at the
-// installation. ListNamespaces, CreateToken, RevokeToken and GetStatus are
-// asked of the installation; those on policies and ReadAudit of a namespace or
-// of the installation; CreateNamespace of the namespace to be created or of
-// the installation.
+// Actions that manage namespaces, policies, groups and tokens, and that look at
+// the installation. ListNamespaces, CreateToken, RevokeToken, GetStatus,
+// GetCheckpoint, RotateAuditKey, those on root keys and those on groups are asked of
+// the installation; those on policies and ReadAudit of a
+// namespace or of the installation; CreateNamespace of the namespace to be created
+// or of the installation. ExplainPolicy covers all that tells of decisions that
+// others get: explanations, dry runs, and who may do something.
 const (
-	CreateNamespace Action = "CreateNamespace"
-	GetNamespace    Action = "GetNamespace"
-	ListNamespaces  Action = "ListNamespaces"
-	UpdateNamespace Action = "UpdateNamespace"
-	DeleteNamespace Action = "DeleteNamespace"
-	PutPolicy       Action = "PutPolicy"
-	GetPolicy       Action = "GetPolicy"
-	ListPolicies    Action = "ListPolicies"
-	DeletePolicy    Action = "DeletePolicy"
-	CreateToken     Action = "CreateToken"
-	RevokeToken     Action = "RevokeToken"
-	ReadAudit       Action = "ReadAudit"
-	GetStatus       Action = "GetStatus"
+	CreateNamespace  Action = "CreateNamespace"
+	GetNamespace     Action = "GetNamespace"
+	ListNamespaces   Action = "ListNamespaces"
+	UpdateNamespace  Action = "UpdateNamespace"
+	DeleteNamespace  Action = "DeleteNamespace"
+	RestoreNamespace Action = "RestoreNamespace"
+	RekeyNamespace   Action = "RekeyNamespace"
+	ConfirmErasure   Action = "ConfirmErasure" // of a namespace's old generations
+	PutPolicy        Action = "PutPolicy"
+	GetPolicy        Action = "GetPolicy"
+	ListPolicies     Action = "ListPolicies"
+	DeletePolicy     Action = "DeletePolicy"
+	ExplainPolicy    Action = "ExplainPolicy"
+	PutGroup         Action = "PutGroup"
+	GetGroup         Action = "GetGroup"
+	ListGroups       Action = "ListGroups"
+	DeleteGroup      Action = "DeleteGroup"
+	CreateToken      Action = "CreateToken"
+	RevokeToken      Action = "RevokeToken"
+	ReadAudit        Action = "ReadAudit"
+	GetCheckpoint    Action = "GetCheckpoint"
+	RotateAuditKey   Action = "RotateAuditKey"
+	ListRoots        Action = "ListRoots"
+	RotateRoot       Action = "RotateRoot"
+	DestroyRoot      Action = "DestroyRoot"
+	RestoreRoot      Action = "RestoreRoot"
+	MigrateNamespace Action = "MigrateNamespace" // to another token
+	GetStatus        Action = "GetStatus"
 )
 
 // The kinds of resource an action may be asked of; a bit set.
@@ -86,13 +106,15 @@ type roleRow struct {
 }
 
 // roleTable is the built-in roles. A role is a group of actions: neither
-// operator nor admin includes one that uses a key.
+// operator nor admin includes one that uses a key, and only exporter the one that
+// takes its material out.
 func roleTable() []roleRow {
 	return []roleRow{
 		{role: "encrypter"},
 		{role: "decrypter"},
 		{role: "signer"},
 		{role: "verifier", in: []string{"signer"}},
+		{role: "exporter"},
 		{role: "reader", in: []string{"operator", "auditor"}},
 		{role: "operator", in: []string{"admin"}},
 		{role: "auditor", in: []string{"admin"}},
@@ -119,6 +141,8 @@ func actionTable() []actionRow {
 		{GenerateRandom, onNamespace, in("encrypter")},
 
 		{CreateKey, onKey | onNamespace, in("operator")},
+		{ImportKey, onKey | onNamespace, in("operator")},
+		{ExportKey, onKey, in("exporter")},
 		{GetKey, onKey, in("reader")},
 		{ListKeys, onNamespace, in("reader")},
 		{UpdateKey, onKey, in("operator")},
@@ -136,13 +160,28 @@ func actionTable() []actionRow {
 		{ListNamespaces, onSystem, in("reader")},
 		{UpdateNamespace, onNamespace, in("admin")},
 		{DeleteNamespace, onNamespace, in("admin")},
+		{RestoreNamespace, onNamespace, in("admin")},
+		{RekeyNamespace, onNamespace, in("admin")},
+		{ConfirmErasure, onNamespace, in("admin")},
 		{PutPolicy, onNamespace | onSystem, in("admin")},
 		{GetPolicy, onNamespace | onSystem, in("auditor")},
 		{ListPolicies, onNamespace | onSystem, in("auditor")},
 		{DeletePolicy, onNamespace | onSystem, in("admin")},
+		{ExplainPolicy, onNamespace | onSystem, in("auditor")},
+		{PutGroup, onSystem, in("admin")},
+		{GetGroup, onSystem, in("auditor")},
+		{ListGroups, onSystem, in("auditor")},
+		{DeleteGroup, onSystem, in("admin")},
 		{CreateToken, onSystem, in("admin")},
 		{RevokeToken, onSystem, in("admin")},
 		{ReadAudit, onNamespace | onSystem, in("auditor")},
+		{GetCheckpoint, onSystem, in("reader")},
+		{RotateAuditKey, onSystem, in("admin")},
+		{ListRoots, onSystem, in("reader")},
+		{RotateRoot, onSystem, in("admin")},
+		{DestroyRoot, onSystem, in("admin")},
+		{RestoreRoot, onSystem, in("admin")},
+		{MigrateNamespace, onNamespace, in("admin")},
 		{GetStatus, onSystem, in("reader")},
 	}
 }

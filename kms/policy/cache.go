@@ -57,14 +57,13 @@ func (c *cache) put(r *Request, attributes bool, d Decision) {
 		return
 	}
 	entry := &remembered{
-		caller:    *r.Caller,
+		caller:    *r.Caller.clone(),
 		action:    r.Action,
 		namespace: r.Resource.Namespace,
 		key:       r.Resource.Key,
 		revision:  r.Resource.Revision,
 		decision:  d,
 	}
-	entry.caller.Groups = slices.Clone(r.Caller.Groups)
 	if attributes {
 		resource := *r.Resource
 		resource.Labels = maps.Clone(resource.Labels)
@@ -91,7 +90,7 @@ func (c *cache) places(r *Request) (first, second *atomic.Pointer[remembered]) {
 }
 
 // answers reports whether the decision holds for the request: same principal
-// with the same claims, same action, same state of the same resource.
+// with the same claims and bounds, same action, same state of the same resource.
 func (m *remembered) answers(r *Request) bool {
 	return m.action == r.Action &&
 		m.key == r.Resource.Key &&
@@ -101,16 +100,37 @@ func (m *remembered) answers(r *Request) bool {
 		(m.attributes == nil || m.attributes.sameAttributes(r.Resource))
 }
 
-// sameClaims compares all that a policy can see of a caller outside the
-// context. The method is compared too: a token and a certificate of one name
-// are told apart in explanations.
+// clone returns a copy that shares nothing, for a claim may change in place.
+func (c *Caller) clone() *Caller {
+	if c == nil {
+		return nil
+	}
+	copied := *c
+	copied.Groups, copied.Actions, copied.Resources = slices.Clone(c.Groups), slices.Clone(c.Actions), slices.Clone(c.Resources)
+	copied.Parent = c.Parent.clone()
+	return &copied
+}
+
+// sameClaims compares all that a decision can see of a caller and its ancestors
+// outside the context. The method is compared too: a token and a certificate of
+// one name are told apart in explanations.
 func (c *Caller) sameClaims(other *Caller) bool {
+	for ; c != nil && other != nil; c, other = c.Parent, other.Parent {
+		if !c.sameOwnClaims(other) {
+			return false
+		}
+	}
+	return c == other // whose line ended first has fewer ancestors
+}
+
+func (c *Caller) sameOwnClaims(other *Caller) bool {
 	return c.ID == other.ID && c.Type == other.Type && c.Method == other.Method &&
-		c.TrustDomain == other.TrustDomain && slices.Equal(c.Groups, other.Groups)
+		c.TrustDomain == other.TrustDomain && slices.Equal(c.Groups, other.Groups) &&
+		slices.Equal(c.Actions, other.Actions) && slices.Equal(c.Resources, other.Resources)
 }
 
 // sameAttributes compares all that a policy can read of a resource.
 func (r *Resource) sameAttributes(other *Resource) bool {
 	return r.Purpose == other.Purpose && r.Algorithm == other.Algorithm &&
-		r.Protection == other.Protection && maps.Equal(r.Labels, other.Labels)
+		r.Protection == other.Protection && r.Exportable == other.Exportable && maps.Equal(r.Labels, other.Labels)
 }

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/keywright/keywright/bench/cputime"
 )
 
 // stored counts the decisions a set remembers.
@@ -60,6 +62,8 @@ func TestNoStaleDecision(t *testing.T) {
 			func(r *Request) { r.Resource.Purpose = "MAC" }},
 		{"protection", `permit (principal, action, resource) when { resource is Key && resource.protection == "SOFTWARE" };`, nil,
 			func(r *Request) { r.Resource.Protection = "HSM" }},
+		{"exportable", `forbid (principal, action, resource) when { resource is Key && resource.exportable }; permit (principal, action, resource);`, nil,
+			func(r *Request) { r.Resource.Exportable = true }},
 		{"algorithm", `permit (principal, action, resource) when { resource is Key && resource.algorithm like "X*" };`, nil,
 			func(r *Request) { r.Resource.Algorithm = "AES_256_GCM" }},
 		{"time", `permit (principal, action, resource) when { context.time < datetime("2026-11-23T12:00:01Z") };`, nil,
@@ -96,7 +100,7 @@ func TestNewSetForgets(t *testing.T) {
 	if got := newSet(t, permitAll).Decide(r); got.Verdict != Allow {
 		t.Fatalf("got %+v, want allow", got)
 	}
-	set, err := NewSet(4, nil)
+	set, err := NewSet(4, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +203,7 @@ func manyPolicies(t testing.TB, n int) *Set {
 		}
 		policies = append(policies, Policy{Name: fmt.Sprint("p", i), Text: text})
 	}
-	set, err := NewSet(1, policies)
+	set, err := NewSet(1, policies, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +214,7 @@ func manyPolicies(t testing.TB, n int) *Set {
 // the one concerned is evaluated.
 func TestIndexKeepsCandidatesFew(t *testing.T) {
 	set, r := manyPolicies(t, 10_000), ask(Encrypt)
-	q := newQuery(r, theModel().actions[r.Action])
+	q := set.query(r, r.Caller, theModel().actions[r.Action])
 	if got := len(set.candidates(q).statements); got != 1 {
 		t.Errorf("%d candidates, want 1", got)
 	}
@@ -227,11 +231,25 @@ func BenchmarkDecide(b *testing.B) {
 				r := ask(Encrypt)
 				r.Resource.Revision = revision
 				b.ReportAllocs()
+				spent := cputime.Used()
 				for b.Loop() {
 					set.Decide(r)
 				}
+				cputime.Report(b, spent, b.N, "op")
 			})
 		}
+	}
+	for name, revision := range map[string]uint64{"cached": 7, "uncached": 0} {
+		b.Run(name+"/child/policies=10000", func(b *testing.B) {
+			set := manyPolicies(b, 10_000)
+			r := ask(Encrypt, func(r *Request) {
+				r.Resource.Revision, r.Caller.Parent = revision, narrow(token("app", nil), "encrypter", "payments")
+			})
+			b.ReportAllocs()
+			for b.Loop() {
+				set.Decide(r)
+			}
+		})
 	}
 	b.Run("context", func(b *testing.B) {
 		set := newSet(b, `permit (principal, action, resource in Namespace::"payments") when { context.encryptionContext.hasTag("tenant") && resource.hasTag("env") };`)

@@ -37,6 +37,28 @@ type Caller struct {
 	Expires time.Time
 	// Source is the address the request came from; the zero Addr if there is none.
 	Source netip.Addr
+
+	// Actions and Resources narrow what a token is good for, whatever its
+	// principal may do; CheckNarrowing says what they hold. Without entries
+	// nothing is narrowed.
+	Actions, Resources []string
+	// Parent is who made this token with a token of his own, nil if nobody did. A
+	// caller may do only what each of its ancestors may; MaxAncestors bounds them.
+	Parent *Caller
+	// Token is what else is known of the token presented, for whoever makes,
+	// renews or revokes tokens; no decision looks at it. Ancestors have it too.
+	Token TokenFacts
+}
+
+// TokenFacts is what a token says of itself, beside whom it speaks for.
+type TokenFacts struct {
+	// Issued is when it was made, End when it ends for good: Expires can be
+	// earlier where it is renewable, or an ancestor is. Ancestors have no End.
+	Issued, End time.Time
+	// Renewable tells a lease, Once a token that works for one call.
+	Renewable, Once bool
+	// Origin stands for the principal that made the first token of the chain.
+	Origin [16]byte
 }
 
 // Principal returns the principal as Cedar text, such as Token::"app".

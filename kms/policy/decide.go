@@ -5,45 +5,83 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 )
 
 // Decide answers a request. It never fails: whatever cannot be decided is
-// denied, and Reason says why. A decision that depends on no context is
-// remembered for as long as the resource's revision stays the same; to repeat
-// it allocates nothing.
+// denied, and Reason says why. A caller with ancestors may do what it and each of
+// them may. A decision that depends on no context is remembered for as long as
+// the resource's revision stays the same; to repeat it allocates nothing.
 func (s *Set) Decide(r *Request) Decision {
 	action, refusal := precheck(r)
 	if refusal != "" {
-		return Decision{Verdict: Deny, Revision: s.revision, Reason: refusal}
+		return s.denial(refusal)
 	}
 	if decision, ok := s.cache.get(r); ok {
 		return decision
 	}
-	q := newQuery(r, action)
-	found := s.candidates(q)
-	decision := s.evaluate(q, found).decision(s.revision)
-	if !found.reads.context {
-		s.cache.put(r, found.reads.attributes, decision)
+	decision, looked := s.decideChain(r, action)
+	if !looked.context {
+		s.cache.put(r, looked.attributes, decision)
 	}
 	return decision
+}
+
+func (s *Set) denial(reason string) Decision {
+	return Decision{Verdict: Deny, Revision: s.revision, Reason: reason}
+}
+
+// decideChain decides for the caller and then for its ancestors, until one is
+// denied. It also returns what was looked at.
+func (s *Set) decideChain(r *Request, action *actionInfo) (Decision, reads) {
+	decision, looked := s.decideFor(r, r.Caller, action)
+	for ancestor := r.Caller.Parent; ancestor != nil && decision.Verdict == Allow; ancestor = ancestor.Parent {
+		bound, more := s.decideFor(r, ancestor, action)
+		decision, looked = decision.within(ancestor, bound), looked.or(more)
+	}
+	return decision, looked
+}
+
+// decideFor decides as if caller, who is the request's or an ancestor, asked.
+func (s *Set) decideFor(r *Request, caller *Caller, action *actionInfo) (Decision, reads) {
+	if refusal := caller.narrowed(action, r.Resource); refusal != "" {
+		narrowed := s.denial(refusal)
+		narrowed.Bound = caller.Principal()
+		return narrowed, reads{}
+	}
+	q := s.query(r, caller, action)
+	found := s.candidates(q)
+	return s.evaluate(q, found).decision(s.revision), found.reads
+}
+
+// within bounds an allowing decision by that for an ancestor.
+func (d Decision) within(ancestor *Caller, bound Decision) Decision {
+	name := ancestor.Principal()
+	if bound.Verdict != Allow {
+		bound.Bound, bound.Reason = name, "the token was made with one of "+name+", for whom: "+bound.Reason
+		return bound
+	}
+	d.Policies = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(d.Policies), bound.Policies...))))
+	d.Erred = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(d.Erred), bound.Erred...))))
+	d.Reason += "; for " + name + " " + bound.Reason
+	return d
 }
 
 // precheck refuses what no policy is asked about: requests that are incomplete,
 // of callers whose credentials ended, and of actions that do not apply to the
 // kind of resource, for which policies were never checked.
 func precheck(r *Request) (*actionInfo, string) {
-	switch {
-	case r == nil || r.Caller == nil || r.Caller.ID == "":
+	if r == nil {
 		return nil, "the request names no caller"
-	case !slices.Contains(principalTypes(), types.EntityType(r.Caller.Type)):
-		return nil, "the caller is of an unknown type"
-	case r.Resource == nil || r.Time.IsZero():
+	}
+	if refusal := r.Caller.precheck(r.Time); refusal != "" {
+		return nil, refusal
+	}
+	if r.Resource == nil || r.Time.IsZero() {
 		return nil, "the request names no resource or no time"
-	case r.Caller.expired(r.Time):
-		return nil, "the caller's credentials have expired"
 	}
 	action := theModel().actions[r.Action]
 	if action == nil {
@@ -53,6 +91,25 @@ func precheck(r *Request) (*actionInfo, string) {
 		return nil, "the action does not apply to this kind of resource"
 	}
 	return action, ""
+}
+
+// precheck looks at the caller and at its ancestors.
+func (c *Caller) precheck(now time.Time) string {
+	for depth := 0; depth == 0 || c != nil; c, depth = c.Parent, depth+1 {
+		switch {
+		case depth > MaxAncestors:
+			return "the token descends from too many others"
+		case c == nil || c.ID == "":
+			return "the request names no caller"
+		case !slices.Contains(principalTypes(), types.EntityType(c.Type)):
+			return "the caller is of an unknown type"
+		case c.expired(now) && depth == 0:
+			return "the caller's credentials have expired"
+		case c.expired(now):
+			return "a token that the caller's was made with has expired"
+		}
+	}
+	return ""
 }
 
 // kind returns which kind of resource this is, 0 for a key without a namespace.

@@ -50,7 +50,7 @@ func compile(t testing.TB, policies ...Policy) *Set {
 			t.Fatalf("Validate: %v", err)
 		}
 	}
-	set, err := NewSet(3, policies)
+	set, err := NewSet(3, policies, nil)
 	if err != nil {
 		t.Fatalf("NewSet: %v", err)
 	}
@@ -204,14 +204,14 @@ func TestNamespacePolicyIsCitedWithItsNamespace(t *testing.T) {
 }
 
 // TestRoles pins what each role includes; above all, that neither admin nor
-// operator can use a key.
+// operator can use a key, or take its material out.
 func TestRoles(t *testing.T) {
 	use := []Action{Encrypt, Decrypt, GenerateDataKey, GenerateDataKeyPair, Sign, Verify, GenerateMac, VerifyMac,
-		AsymmetricDecrypt, DeriveSharedSecret, GenerateRandom}
-	reader := []Action{GetPublicKey, GetKey, ListKeys, GetNamespace, ListNamespaces, GetStatus}
+		AsymmetricDecrypt, DeriveSharedSecret, GenerateRandom, ExportKey}
+	reader := []Action{GetPublicKey, GetKey, ListKeys, GetNamespace, ListNamespaces, GetStatus, GetCheckpoint, ListRoots}
 	operator := slices.Concat(reader, []Action{CreateKey, UpdateKey, RotateKey, SetPrimaryVersion, EnableVersion,
-		DisableVersion, DestroyVersion, RestoreVersion, DeleteKey, RestoreKey})
-	auditor := slices.Concat(reader, []Action{ReadAudit, GetPolicy, ListPolicies})
+		DisableVersion, DestroyVersion, RestoreVersion, DeleteKey, RestoreKey, ImportKey})
+	auditor := slices.Concat(reader, []Action{ReadAudit, GetPolicy, ListPolicies, ExplainPolicy, GetGroup, ListGroups})
 	all := Actions()
 	admin := slices.DeleteFunc(slices.Clone(all), func(a Action) bool { return slices.Contains(use, a) })
 	for role, want := range map[string][]Action{
@@ -219,6 +219,7 @@ func TestRoles(t *testing.T) {
 		"decrypter": {Decrypt, AsymmetricDecrypt, DeriveSharedSecret},
 		"verifier":  {Verify, VerifyMac, GetPublicKey},
 		"signer":    {Sign, GenerateMac, Verify, VerifyMac, GetPublicKey},
+		"exporter":  {ExportKey},
 		"reader":    reader,
 		"operator":  operator,
 		"auditor":   auditor,
@@ -260,8 +261,8 @@ func TestPrincipalIsCedarText(t *testing.T) {
 }
 
 func TestParseAction(t *testing.T) {
-	if len(Actions()) != 37 {
-		t.Errorf("%d actions, want 37", len(Actions()))
+	if len(Actions()) != 54 {
+		t.Errorf("%d actions, want 54", len(Actions()))
 	}
 	for _, a := range Actions() {
 		if got, err := ParseAction(string(a)); err != nil || got != a {

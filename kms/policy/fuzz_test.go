@@ -67,7 +67,7 @@ func FuzzValidate(f *testing.F) {
 			return
 		}
 		checkStatements(t, p)
-		set, err := NewSet(1, []Policy{p})
+		set, err := NewSet(1, []Policy{p}, nil)
 		if err != nil {
 			t.Fatalf("accepted, but does not compile: %v", err)
 		}
@@ -129,18 +129,57 @@ func checkEvaluation(t *testing.T, set *Set, action Action) {
 				continue
 			}
 			r.Resource = resource
-			set.Decide(r)
+			checkExplanation(t, set, r)
+			checkWho(t, set, r)
 			all := candidates{reads: reads{context: true, attributes: true}}
 			for _, s := range set.statements {
 				all.statements = append(all.statements, s)
 			}
-			q := newQuery(r, info)
+			q := set.query(r, r.Caller, info)
 			_, diagnostic := cedar.Authorize(all, q.entities(all.reads), q.cedarRequest(all.reads))
 			for _, failure := range diagnostic.Errors {
 				if !strings.Contains(failure.Message, "overflow") {
 					t.Errorf("accepted, but fails on %s of %+v: %s", action, resource, failure.Message)
 				}
 			}
+		}
+	}
+}
+
+// checkExplanation checks that an explanation agrees with the decision, has all
+// its parts, and that who may put a policy counts as governing.
+func checkExplanation(t *testing.T, set *Set, r *Request) {
+	t.Helper()
+	decision, e := set.Decide(r), set.Explain(r)
+	if e.Verdict != decision.Verdict || e.Reason != decision.Reason {
+		t.Errorf("%+v is explained as %+v", decision, e)
+	}
+	for _, c := range e.Statements {
+		decided := c.Result == Permitted || c.Result == Forbade
+		if c.Line < 1 || decided != (c.FailedPart == "") || !decided && (c.FailedText == "" || c.FailedLine < c.Line) {
+			t.Errorf("poor explanation: %+v", c)
+		}
+	}
+	if decision.Verdict == Allow && r.Action == PutPolicy && len(r.Caller.Groups) == 0 && r.Caller.Type != Token && !set.Governed(r.Resource) {
+		t.Error("somebody may put policies, but nobody governs")
+	}
+}
+
+// checkWho checks that whoever is allowed something is among those who may do it,
+// and that what is forbidden to everyone without condition is allowed to nobody.
+func checkWho(t *testing.T, set *Set, r *Request) {
+	t.Helper()
+	grants, exceptions, err := set.WhoMay(r.Action, r.Resource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := set.Decide(r).Verdict == Allow
+	if allowed && len(grants) == 0 {
+		t.Errorf("%s may %s, but nobody may", r.Caller.Principal(), r.Action)
+	}
+	for _, e := range exceptions {
+		if allowed && e.Detail == "everyone" {
+			t.Errorf("%s may %s, which is forbidden to everyone", r.Caller.Principal(), r.Action)
 		}
 	}
 }
@@ -175,7 +214,7 @@ func (g grammar) expression(depth int) string {
 
 // FuzzGrammar checks of generated conditions what FuzzValidate checks of texts.
 func FuzzGrammar(f *testing.F) {
-	for seed := range uint64(1000) {
+	for seed := range uint64(400) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
@@ -184,7 +223,7 @@ func FuzzGrammar(f *testing.F) {
 		if Validate(Policy{Name: "p", Text: text}) != nil {
 			return
 		}
-		set, err := NewSet(1, []Policy{{Name: "p", Text: text}})
+		set, err := NewSet(1, []Policy{{Name: "p", Text: text}}, nil)
 		if err != nil {
 			t.Fatalf("accepted, but does not compile: %v", err)
 		}

@@ -82,7 +82,7 @@ func typeProblem(t types.EntityType) (problem, advice string) {
 func attributeProblem(n ast.NodeTypeHas) (problem, advice string) {
 	known := map[types.String][]types.String{
 		"principal": {"name", "trustDomain"},
-		"resource":  {"name", "purpose", "algorithm", "protection"},
+		"resource":  {"name", "purpose", "algorithm", "protection", "exportable"},
 		"context":   {"time", "source", "method", "encryptionContext"},
 		"action":    {},
 	}

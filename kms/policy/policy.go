@@ -24,6 +24,8 @@ type Resource struct {
 	Purpose    string
 	Algorithm  string
 	Protection string
+	// Exportable tells a key whose material can be taken out, wrapped.
+	Exportable bool
 	// Revision changes whenever anything above does; 0 means that a decision
 	// about this resource must not be remembered.
 	Revision uint64
@@ -71,6 +73,9 @@ type Decision struct {
 	// Erred are the ids of the policies that applied but could not be
 	// evaluated, sorted.
 	Erred []string
+	// Bound is whose bounds denied, as Cedar text: an ancestor's, or the caller's
+	// own where its token is narrowed. It is "" where policies denied to the caller.
+	Bound string
 	// Revision is the revision of the Set that decided.
 	Revision uint64
 	// Reason says in a few words why, for the audit log and explanations. It

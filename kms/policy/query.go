@@ -2,24 +2,33 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/cedar-policy/cedar-go/types"
 )
 
-// query is a request in Cedar's terms.
+// query is a request in Cedar's terms: the caller's own, or as an ancestor of
+// the caller would make it.
 type query struct {
 	request             *Request
+	caller              *Caller
 	action              *actionInfo
 	principal, resource types.EntityUID
 	groups              []types.EntityUID
 	parents             []types.EntityUID // of the resource
 }
 
-func newQuery(r *Request, action *actionInfo) *query {
-	q := &query{request: r, action: action, principal: r.Caller.uid()}
-	for _, group := range r.Caller.Groups {
-		q.groups = append(q.groups, groupUID(group))
+// query supposes that caller makes the request. It is in the groups that its
+// credentials claim and in those that are stored.
+func (s *Set) query(r *Request, caller *Caller, action *actionInfo) *query {
+	q := &query{request: r, caller: caller, action: action, principal: caller.uid()}
+	stored := s.groups.of(q.principal)
+	for _, group := range caller.Groups {
+		if uid := groupUID(group); !slices.Contains(stored, uid) {
+			q.groups = append(q.groups, uid)
+		}
 	}
+	q.groups = append(q.groups, stored...)
 	namespace := namespaceUID(r.Resource.Namespace)
 	switch r.Resource.kind() {
 	case onKey:
@@ -60,7 +69,7 @@ func encryptionContextUID() types.EntityUID {
 func (q *query) context() types.Record {
 	context := types.RecordMap{
 		"time":              types.NewDatetime(q.request.Time),
-		"method":            types.String(q.request.Caller.Method),
+		"method":            types.String(q.caller.Method),
 		"encryptionContext": encryptionContextUID(),
 	}
 	if source := q.request.Caller.Source; source.IsValid() {
@@ -113,8 +122,8 @@ func (q *query) entities(needed reads) *entities {
 
 func (q *query) principalAttributes() types.Record {
 	return types.NewRecord(types.RecordMap{
-		"name":        types.String(q.request.Caller.ID),
-		"trustDomain": types.String(q.request.Caller.TrustDomain),
+		"name":        types.String(q.caller.ID),
+		"trustDomain": types.String(q.caller.TrustDomain),
 	})
 }
 
@@ -127,6 +136,7 @@ func (q *query) resourceAttributes() types.Record {
 			"purpose":    types.String(resource.Purpose),
 			"algorithm":  types.String(resource.Algorithm),
 			"protection": types.String(resource.Protection),
+			"exportable": types.Boolean(resource.Exportable),
 		})
 	case onNamespace:
 		return types.NewRecord(types.RecordMap{"name": types.String(resource.Namespace)})

@@ -58,6 +58,7 @@ entity Key in [Namespace, System] {
   purpose: String,
   algorithm: String,
   protection: String,
+  exportable: Bool,
 } tags String;
 
 // The pairs of the request's encryption context are its tags.

@@ -40,7 +40,7 @@ func TestSchemaIsCedar(t *testing.T) {
 			}
 		}
 	}
-	if strings.Contains(Schema(), "Bool") {
-		t.Error("orderedType and the advice assume that nothing declared is a Bool or Long")
+	if strings.Contains(Schema(), "Long") {
+		t.Error("orderedType assumes that nothing declared is a Long")
 	}
 }

@@ -8,12 +8,14 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 )
 
-// Set is all policies in force at one revision, compiled. It never changes, and
-// may be used by any number of goroutines at once.
+// Set is all policies and groups in force at one revision, compiled. It never
+// changes, and may be used by any number of goroutines at once.
 type Set struct {
 	revision   uint64
+	groups     *groups
 	index      index
 	statements map[types.PolicyID]*statement
+	ordered    []*statement // as the policies were given
 	cache      *cache
 }
 
@@ -21,9 +23,12 @@ type Set struct {
 type statement struct {
 	id       types.PolicyID // unique in the Set
 	policyID string
+	policy   *Policy
 	cedar    *cedar.Policy
 	actions  actionMask // those its scope lets through
 	reads    reads
+	// The index's terms: see there.
+	resource, principal types.EntityUID
 }
 
 func (s *statement) forbids() bool { return s.cedar.Effect() == cedar.Forbid }
@@ -46,12 +51,10 @@ func (r reads) or(other reads) reads {
 type index map[types.EntityUID]map[types.EntityUID][]*statement
 
 func (x index) add(s *statement) {
-	policy := tree(s.cedar)
-	resource, principal := resourceTerm(scopeOf(policy.Resource)), principalTerm(scopeOf(policy.Principal))
-	if x[resource] == nil {
-		x[resource] = map[types.EntityUID][]*statement{}
+	if x[s.resource] == nil {
+		x[s.resource] = map[types.EntityUID][]*statement{}
 	}
-	x[resource][principal] = append(x[resource][principal], s)
+	x[s.resource][s.principal] = append(x[s.resource][s.principal], s)
 }
 
 func principalTerm(s scope) types.EntityUID {
@@ -76,14 +79,20 @@ func resourceTerm(s scope) types.EntityUID {
 	return types.EntityUID{}
 }
 
-// NewSet compiles the policies in force; revision names their state and is
-// carried by every decision. It fails with *InvalidPolicy on the first policy
-// that does not parse, leaves the namespace that owns it, or shares its name
-// with another. It does not repeat Validate's check against the schema: what
-// was stored under an older schema goes on being enforced.
-func NewSet(revision uint64, policies []Policy) (*Set, error) {
+// NewSet compiles the policies and groups in force; revision names their state
+// and is carried by every decision. It fails with *InvalidPolicy on the first
+// policy that does not parse, leaves the namespace that owns it, or shares its
+// name with another, and with *InvalidGroup on a group that CheckGroup refuses.
+// It does not repeat Validate's check against the schema: what was stored under
+// an older schema goes on being enforced.
+func NewSet(revision uint64, policies []Policy, stored []Group) (*Set, error) {
+	groups, err := newGroups(stored)
+	if err != nil {
+		return nil, err
+	}
 	s := &Set{
 		revision:   revision,
+		groups:     groups,
 		index:      index{},
 		statements: map[types.PolicyID]*statement{},
 		cache:      newCache(),
@@ -104,6 +113,14 @@ func NewSet(revision uint64, policies []Policy) (*Set, error) {
 // Revision returns the revision the Set was made with.
 func (s *Set) Revision() uint64 { return s.revision }
 
+// Apart returns a Set that decides alike but remembers its decisions apart, so
+// that a great many questions do not displace those that matter.
+func (s *Set) Apart() *Set {
+	apart := *s
+	apart.cache = newCache()
+	return &apart
+}
+
 func (s *Set) add(p Policy) *InvalidPolicy {
 	doc, invalid := parse(p)
 	if invalid != nil {
@@ -113,14 +130,19 @@ func (s *Set) add(p Policy) *InvalidPolicy {
 		if invalid := doc.checkConfinement(each); invalid != nil {
 			return invalid
 		}
+		scoped := tree(each)
 		compiled := &statement{
-			id:       types.PolicyID(p.ID() + "#" + strconv.Itoa(i)),
-			policyID: p.ID(),
-			cedar:    each,
-			actions:  maskOf(scopeOf(tree(each).Action)),
-			reads:    readsOf(tree(each)),
+			id:        types.PolicyID(p.ID() + "#" + strconv.Itoa(i)),
+			policyID:  p.ID(),
+			policy:    &p,
+			cedar:     each,
+			actions:   maskOf(scopeOf(scoped.Action)),
+			reads:     readsOf(scoped),
+			resource:  resourceTerm(scopeOf(scoped.Resource)),
+			principal: principalTerm(scopeOf(scoped.Principal)),
 		}
 		s.statements[compiled.id] = compiled
+		s.ordered = append(s.ordered, compiled)
 		s.index.add(compiled)
 	}
 	return nil

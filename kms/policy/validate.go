@@ -101,7 +101,7 @@ func adviceFor(problem string) string {
 		{"in context not found", "the context has time, source, method and encryptionContext, whose pairs are tags: context.encryptionContext.hasTag(…)"},
 		{"on entity type `Namespace` not found", "the actions also apply to namespaces: begin with resource is Key && …; labels are tags: resource.hasTag(…)"},
 		{"on entity type `System` not found", "the actions also apply to the installation: begin with resource is Key && …"},
-		{"on entity type", "keys have name, purpose, algorithm and protection, namespaces name, principals name and trustDomain; labels are tags: resource.hasTag(…)"},
+		{"on entity type", "keys have name, purpose, algorithm, protection and exportable, namespaces name, principals name and trustDomain; labels are tags: resource.hasTag(…)"},
 		{"applicable action", `no action in the scope applies to such a resource; a scope of resource in Namespace::"…" covers the namespace and its keys`},
 		{"tag", "only keys and namespaces (their labels) and context.encryptionContext have tags, all strings"},
 		{"empty set", "write at least one element"},
@@ -109,7 +109,7 @@ func adviceFor(problem string) string {
 		{"non-literal", `give ip, datetime, duration and decimal a literal text, as in ip("10.0.0.0/8")`},
 		{"wrong number of arguments", "give the function the arguments it takes"},
 		{"not compatible", "compare values of one type only"},
-		{"unexpected type", "use a value of the expected type; tags and attributes are strings, context.time a datetime"},
+		{"unexpected type", "use a value of the expected type; tags and attributes are strings, but exportable true or false, and context.time a datetime"},
 	} {
 		if strings.Contains(problem, row.part) {
 			return row.advice

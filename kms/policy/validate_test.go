@@ -27,7 +27,7 @@ func TestValidateAccepts(t *testing.T) {
 		if err := Validate(p); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := NewSet(1, []Policy{p}); err != nil {
+		if _, err := NewSet(1, []Policy{p}, nil); err != nil {
 			t.Errorf("%s: NewSet: %v", name, err)
 		}
 	}
@@ -140,7 +140,7 @@ func TestValidateNames(t *testing.T) {
 		if err := Validate(p); !errors.As(err, &invalid) || invalid.Advice == "" {
 			t.Errorf("Validate(%+v) = %v, want *InvalidPolicy with advice", p, err)
 		}
-		if _, err := NewSet(1, []Policy{p}); !errors.As(err, &invalid) {
+		if _, err := NewSet(1, []Policy{p}, nil); !errors.As(err, &invalid) {
 			t.Errorf("NewSet(%+v) = %v, want *InvalidPolicy", p, err)
 		}
 	}
@@ -181,7 +181,7 @@ func TestConfinement(t *testing.T) {
 			if !confined && (!errors.As(err, &invalid) || invalid.Line != 2 || invalid.Column != 1 || invalid.Name != "payments/p") {
 				t.Errorf("Validate(%s) = %+v, want the place of the resource", p.Text, err)
 			}
-			if _, err := NewSet(1, []Policy{p}); (err == nil) != confined {
+			if _, err := NewSet(1, []Policy{p}, nil); (err == nil) != confined {
 				t.Errorf("NewSet(%s) = %v", p.Text, err)
 			}
 		}
@@ -199,11 +199,11 @@ func TestConfinementOfEveryStatement(t *testing.T) {
 func TestNewSetRefusesDuplicates(t *testing.T) {
 	p := Policy{Name: "p", Text: permitAll}
 	var invalid *InvalidPolicy
-	if _, err := NewSet(1, []Policy{p, p}); !errors.As(err, &invalid) || invalid.Name != "p" {
+	if _, err := NewSet(1, []Policy{p, p}, nil); !errors.As(err, &invalid) || invalid.Name != "p" {
 		t.Errorf("NewSet = %v, want *InvalidPolicy", err)
 	}
 	q := Policy{Name: "p", Namespace: "payments", Text: encrypterRow}
-	if _, err := NewSet(1, []Policy{p, q}); err != nil {
+	if _, err := NewSet(1, []Policy{p, q}, nil); err != nil {
 		t.Errorf("same name with another owner: %v", err)
 	}
 }
