@@ -12,6 +12,8 @@ const (
 
 	checksumDigits = 6
 	digits         = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" // as math/big writes base 62
+	// maxBody is the largest payload with its signature, in bytes.
+	maxBody = MaxPayload + 64
 	// maxText is the length of the longest token: a base-62 digit holds 5.954 bits.
 	maxText = len(Prefix) + (maxBody*8*1000)/5954 + 1 + checksumDigits
 )

@@ -14,10 +14,15 @@
 //	bytes 1..16   installation id
 //	bytes 17..20  epoch of the signer, big endian
 //	bytes 21..36  token id
-//	bytes 37..52  parent's id, zero for none
+//	bytes 37..52  origin, zero for none
 //	bytes 53..68  issued and expires, Unix seconds, 64 bits big endian each
-//	then          principal, a byte of length before it
-//	rest          groups: a byte of their number, each with a byte of length before it
+//	byte  69      flags: 1 renewable, 2 once
+//	then          principal, groups, actions, resources
+//	then          a byte of the number of ancestors, nearest first, each:
+//	              id (16 bytes), issued (8), flags (1), principal, groups, actions, resources
+//
+// A text has a byte of length before it, a list a byte of its number of texts. A
+// payload has at most MaxPayload bytes.
 //
 // Each statement has exactly one payload, and each payload and signature exactly
 // one text: anything else is refused. The package holds no state and its errors
@@ -26,18 +31,23 @@ package token
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
-	"unicode/utf8"
 )
 
 // Limits of a Statement, in bytes and items, and the clock skew that Verify
 // grants between the server that signed and the one that verifies.
 const (
-	MaxName   = 63
-	MaxGroups = 16
-	MaxSkew   = time.Minute
+	MaxName      = 63
+	MaxResource  = 2*MaxName + 1
+	MaxGroups    = 16
+	MaxActions   = 16
+	MaxResources = 16
+	MaxAncestors = 4
+	MaxPayload   = 4096
+	MaxSkew      = time.Minute
 )
 
 // domain separates these signatures from any other use of the same key.
@@ -53,21 +63,9 @@ var (
 	ErrExpired      = errors.New("token has expired")
 )
 
-// Statement is what a token says. It holds no secret: who only knows the
-// statement cannot make the token.
-type Statement struct {
-	Installation [16]byte
-	Epoch        uint32   // which of the installation's signers signed it
-	ID           [16]byte // random, never reused
-	Parent       [16]byte // the token that made this one; zero for none
-	Principal    string   // 1 to MaxName bytes of UTF-8
-	Groups       []string // at most MaxGroups of 1 to MaxName bytes of UTF-8, in the order given
-	Issued       time.Time
-	Expires      time.Time // after Issued; both count whole seconds from 1970 on
-}
-
 // Sign returns the token for s. Fractions of a second in its times are cut off.
-// A statement outside the limits is an ErrStatement that names the field.
+// A statement outside the limits is an ErrStatement that names the field; one
+// that is too long in all is too.
 func Sign(s Statement, key ed25519.PrivateKey) (string, error) {
 	if err := s.check(); err != nil {
 		return "", err
@@ -78,6 +76,9 @@ func Sign(s Statement, key ed25519.PrivateKey) (string, error) {
 	payload, err := s.marshal()
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrStatement, err)
+	}
+	if len(payload) > MaxPayload {
+		return "", fmt.Errorf("%w: it has %d bytes, the limit is %d: give it and its ancestors fewer groups, actions and resources", ErrStatement, len(payload), MaxPayload)
 	}
 	return encode(append(payload, ed25519.Sign(key, signed(payload))...)), nil
 }
@@ -94,7 +95,7 @@ type Verifier struct {
 // ErrNotYetValid and ErrExpired.
 func (v *Verifier) Verify(text string, now time.Time) (Statement, error) {
 	body, ok := decode(text)
-	if !ok || len(body) <= ed25519.SignatureSize {
+	if !ok || len(body) <= ed25519.SignatureSize || len(body) > maxBody {
 		return Statement{}, ErrMalformed
 	}
 	payload, signature := body[:len(body)-ed25519.SignatureSize], body[len(body)-ed25519.SignatureSize:]
@@ -127,24 +128,9 @@ func (v *Verifier) accept(s Statement, payload, signature []byte, now time.Time)
 
 func signed(payload []byte) []byte { return append([]byte(domain), payload...) }
 
-func (s Statement) check() error {
-	if !validName(s.Principal) {
-		return fmt.Errorf("%w: the principal must be 1 to %d bytes of UTF-8", ErrStatement, MaxName)
-	}
-	if len(s.Groups) > MaxGroups {
-		return fmt.Errorf("%w: there may be at most %d groups", ErrStatement, MaxGroups)
-	}
-	for _, group := range s.Groups {
-		if !validName(group) {
-			return fmt.Errorf("%w: a group must be 1 to %d bytes of UTF-8", ErrStatement, MaxName)
-		}
-	}
-	if s.Issued.Unix() < 0 || s.Expires.Unix() <= s.Issued.Unix() || s.Expires.Unix() > maxTime {
-		return fmt.Errorf("%w: it must be issued after 1970 and expire after that, before the year 10000", ErrStatement)
-	}
-	return nil
-}
-
-func validName(name string) bool {
-	return name != "" && len(name) <= MaxName && utf8.ValidString(name)
+// OriginOf stands for a principal, as Cedar text, in Statement.Origin: the first
+// 16 bytes of its SHA-256.
+func OriginOf(principal string) [16]byte {
+	sum := sha256.Sum256([]byte(principal))
+	return [16]byte(sum[:16])
 }

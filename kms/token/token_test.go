@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,10 +19,22 @@ var (
 
 func statement() Statement {
 	return Statement{
-		Installation: [16]byte{1, 2, 3}, Epoch: 4, ID: [16]byte{5}, Parent: [16]byte{6},
-		Principal: "billing", Groups: []string{"staff", "ops"},
+		Installation: [16]byte{1, 2, 3}, Epoch: 4, ID: [16]byte{5}, Origin: [16]byte{6},
+		Bearer: Bearer{Principal: "billing", Groups: []string{"staff", "ops"}},
 		Issued: issued, Expires: issued.Add(time.Hour),
 	}
+}
+
+// grandchild has everything that a token can have.
+func grandchild() Statement {
+	s := statement()
+	s.Renewable = true
+	s.Actions, s.Resources = []string{"Encrypt", "decrypter"}, []string{"pay", "pay/card"}
+	s.Ancestors = []Link{
+		{ID: [16]byte{7}, Bearer: Bearer{Principal: "parent", Resources: []string{"pay"}}, Issued: issued.Add(-time.Minute)},
+		{ID: [16]byte{8}, Bearer: Bearer{Principal: "root", Groups: []string{"ops"}}, Issued: issued.Add(-time.Hour), Renewable: true},
+	}
+	return s
 }
 
 func verifier() *Verifier {
@@ -55,8 +68,12 @@ func TestVerifyReturnsTheStatement(t *testing.T) {
 	longest.Installation = [16]byte(bytes.Repeat([]byte{255}, 16))
 	longest.Epoch = 1<<32 - 1
 	longest.Expires = time.Unix(maxTime, 0).UTC()
-	shortest := Statement{Principal: "x", Issued: time.Unix(0, 0).UTC(), Expires: time.Unix(1<<31, 0).UTC()}
-	for name, want := range map[string]Statement{"usual": statement(), "longest": longest, "shortest": shortest} {
+	deepest := grandchild()
+	deepest.Ancestors = append(deepest.Ancestors, deepest.Ancestors...)
+	once := statement()
+	once.Once = true
+	shortest := Statement{Bearer: Bearer{Principal: "x"}, Issued: time.Unix(0, 0).UTC(), Expires: time.Unix(1<<31, 0).UTC()}
+	for name, want := range map[string]Statement{"usual": statement(), "longest": longest, "grandchild": grandchild(), "deepest": deepest, "once": once, "shortest": shortest} {
 		t.Run(name, func(t *testing.T) {
 			v := &Verifier{Installation: want.Installation, Keys: map[uint32]ed25519.PublicKey{want.Epoch: private.Public().(ed25519.PublicKey)}}
 			got, err := v.Verify(sign(t, want), issued)
@@ -70,8 +87,8 @@ func TestVerifyReturnsTheStatement(t *testing.T) {
 // TestText pins the text of a token, which every later release must accept.
 func TestText(t *testing.T) {
 	const want = "kwt_" +
-		"CgwPan17Jqr6F9PK9k15bUY8ky2cvMYxJXZzTnJJHZoFSsSBGpOTLblI1vXAHwhgz7OD85ZPFur5kSQcpom2PRjCKcssi4gFoKweW1pTr5MkT3" +
-		"vCUE5UofSjjiCqc3YQ9F0cuMzlMIQoY94bpu79y2Ovmfn3m4xot2EciRMkIHHySY3ficBQt0PrHcZcgFJJln5P20lluAI0ItveJ"
+		"2ToLQtXk0MZgPMwMwRcBPCV6U9Y7gJpKPFv3gcg7WPdIsw8YoBDnemCixKH59WxeAvudOgMaZ6SEQBkPgdzm8s8czk8rgsFGRJ2oWgUQbnxLsU" +
+		"Be3rfqeMlSFcHDMwDomy8BhL7bk72NgnnvZVwzYLQpVc9BfV8d7fZwnBWsIsy0D9sZdiHciu87JDZ0sJPuKqw82Hmjbi6dCf1521XyvIP"
 	if got := sign(t, statement()); got != want {
 		t.Fatalf("got %s, want %s", got, want)
 	}
@@ -153,23 +170,56 @@ func TestVerifyRefusesEveryChangedCharacter(t *testing.T) {
 
 // TestVerifyRefusesPayloads signs payloads that Sign would never make.
 func TestVerifyRefusesPayloads(t *testing.T) {
-	payload, err := statement().marshal()
+	payload, err := grandchild().marshal()
 	if err != nil {
 		t.Fatal(err)
+	}
+	p := func(n int, text string) []byte {
+		return append([]byte{byte(n)}, bytes.Repeat(append([]byte{byte(len(text))}, text...), n)...)
+	}
+	ancestors := func(n int, flags byte) []byte {
+		link := slices.Concat(make([]byte, 16), make([]byte, 8), []byte{flags}, []byte{1, 'x', 0, 0, 0})
+		return append([]byte{byte(n)}, bytes.Repeat(link, n)...)
+	}
+	// lists ends a payload with these; what is a number is a list of so many texts, none.
+	lists := func(parts ...any) []byte {
+		out := bytes.Clone(payload[:78])
+		out[69] = 0
+		for _, part := range parts {
+			if b, ok := part.([]byte); ok {
+				out = append(out, b...)
+			} else {
+				out = append(out, 0)
+			}
+		}
+		return out
+	}
+	good := lists(p(16, "g"), p(16, "a"), p(1, strings.Repeat("r", 127)), ancestors(4, 1))
+	if s, ok := unmarshal(good); !ok || s.check() != nil {
+		t.Fatal("the payload that the bad ones differ from is bad itself")
 	}
 	edit := func(f func([]byte) []byte) []byte { return f(bytes.Clone(payload)) }
 	tests := map[string][]byte{
 		"another version":    edit(func(p []byte) []byte { p[0] = 2; return p }),
 		"trailing byte":      edit(func(p []byte) []byte { return append(p, 0) }),
-		"empty principal":    edit(func(p []byte) []byte { return append(p[:69], 0, 0) }),
-		"a group too few":    edit(func(p []byte) []byte { p[69+8]++; return p }),
-		"a group too many":   edit(func(p []byte) []byte { p[69+8]--; return p }),
-		"principal not text": edit(func(p []byte) []byte { p[70] = 0xff; return p }),
+		"unknown flag":       edit(func(p []byte) []byte { p[69] = 4; return p }),
+		"once and a lease":   edit(func(p []byte) []byte { p[69] = 3; return p }),
+		"once with parents":  edit(func(p []byte) []byte { p[69] = 2; return p }),
+		"empty principal":    edit(func(p []byte) []byte { return append(p[:70], 0, 0, 0, 0, 0) }),
+		"a group too few":    edit(func(p []byte) []byte { p[70+8]++; return p }),
+		"a group too many":   edit(func(p []byte) []byte { p[70+8]--; return p }),
+		"principal not text": edit(func(p []byte) []byte { p[71] = 0xff; return p }),
 		"negative time":      edit(func(p []byte) []byte { p[53] = 0x80; return p }),
 		"time past 9999":     edit(func(p []byte) []byte { p[63] = 1; return p }),
 		"ends when issued":   edit(func(p []byte) []byte { copy(p[61:69], p[53:61]); return p }),
-		"17 groups":          edit(func(p []byte) []byte { return append(append(p[:77], 17), bytes.Repeat([]byte{1, 'g'}, 17)...) }),
-		"64-byte group":      edit(func(p []byte) []byte { return append(append(p[:77], 1, 64), bytes.Repeat([]byte{'g'}, 64)...) }),
+		"17 groups":          lists(p(17, "g"), 0, 0, 0),
+		"64-byte group":      lists(p(1, strings.Repeat("g", 64)), 0, 0, 0),
+		"17 actions":         lists(0, p(17, "a"), 0, 0),
+		"empty action":       lists(0, p(1, ""), 0, 0),
+		"17 resources":       lists(0, 0, p(17, "r"), 0),
+		"128-byte resource":  lists(0, 0, p(1, strings.Repeat("r", 128)), 0),
+		"five ancestors":     lists(0, 0, 0, ancestors(5, 0)),
+		"flag of ancestor":   lists(0, 0, 0, ancestors(1, 2)),
 	}
 	for i := range payload {
 		tests["cut at "+time.Duration(i).String()] = payload[:i]
@@ -197,12 +247,25 @@ func TestSignatureIsBoundToItsDomain(t *testing.T) {
 
 func TestSignRefuses(t *testing.T) {
 	tests := map[string]func(*Statement){
-		"no principal":          func(s *Statement) { s.Principal = "" },
-		"long principal":        func(s *Statement) { s.Principal = strings.Repeat("p", MaxName+1) },
-		"principal not UTF-8":   func(s *Statement) { s.Principal = "\xff" },
-		"too many groups":       func(s *Statement) { s.Groups = repeat("g", MaxGroups+1) },
-		"empty group":           func(s *Statement) { s.Groups = []string{""} },
-		"long group":            func(s *Statement) { s.Groups = []string{strings.Repeat("g", MaxName+1)} },
+		"no principal":        func(s *Statement) { s.Principal = "" },
+		"long principal":      func(s *Statement) { s.Principal = strings.Repeat("p", MaxName+1) },
+		"principal not UTF-8": func(s *Statement) { s.Principal = "\xff" },
+		"too many groups":     func(s *Statement) { s.Groups = repeat("g", MaxGroups+1) },
+		"empty group":         func(s *Statement) { s.Groups = []string{""} },
+		"long group":          func(s *Statement) { s.Groups = []string{strings.Repeat("g", MaxName+1)} },
+		"too many actions":    func(s *Statement) { s.Actions = repeat("a", MaxActions+1) },
+		"long resource":       func(s *Statement) { s.Resources = []string{strings.Repeat("r", MaxResource+1)} },
+		"too deep":            func(s *Statement) { s.Ancestors = make([]Link, MaxAncestors+1) },
+		"nameless ancestor":   func(s *Statement) { s.Ancestors = make([]Link, 1) },
+		"timeless ancestor":   func(s *Statement) { s.Ancestors = []Link{{Bearer: Bearer{Principal: "p"}}} },
+		"lease for one call":  func(s *Statement) { s.Renewable, s.Once = true, true },
+		"child for one call":  func(s *Statement) { *s = grandchild(); s.Renewable, s.Once = false, true },
+		"too long in all": func(s *Statement) {
+			s.Resources = repeat(strings.Repeat("r", MaxResource), MaxResources)
+			for range 2 {
+				s.Ancestors = append(s.Ancestors, s.Link())
+			}
+		},
 		"issued before 1970":    func(s *Statement) { s.Issued = time.Unix(-1, 0) },
 		"expires when issued":   func(s *Statement) { s.Expires = s.Issued.Add(time.Second - 1) },
 		"expires after 9999":    func(s *Statement) { s.Expires = time.Unix(maxTime+1, 0) },
@@ -225,6 +288,7 @@ func TestSignRefuses(t *testing.T) {
 // FuzzVerify: whatever is accepted is exactly what Sign makes of the statement.
 func FuzzVerify(f *testing.F) {
 	f.Add(sign(f, statement()))
+	f.Add(sign(f, grandchild()))
 	f.Add(Prefix)
 	f.Fuzz(func(t *testing.T, text string) {
 		s, err := verifier().Verify(text, issued)
@@ -239,7 +303,7 @@ func FuzzVerify(f *testing.F) {
 
 // FuzzPayload: each payload that reads back to a valid statement is the only one of that statement.
 func FuzzPayload(f *testing.F) {
-	payload, err := statement().marshal()
+	payload, err := grandchild().marshal()
 	if err != nil {
 		f.Fatal(err)
 	}
