@@ -18,6 +18,7 @@
 //	format    one line, the version of all that follows
 //	lock      locked (flock) while a process has the store open
 //	data/     badger's own files; layout.go documents the records inside
+//	data.new/ there while Compact works, or after it was interrupted
 //
 // Badger writes through memory maps of sparse files, where a full disk is not an
 // error but a SIGBUS that ends the process. So commits are refused with

@@ -18,6 +18,7 @@ const (
 	formatTemp = "format.new"
 	lockFile   = "lock"
 	dataDir    = "data"
+	freshDir   = "data.new"
 	formatLine = "keywright store, badger, format 1\n"
 
 	mtimeSlack = time.Second // two changes this close may bear the same time
@@ -25,9 +26,10 @@ const (
 
 // directory is the locked directory of an open store.
 type directory struct {
-	path string
-	data string // badger's own directory inside
-	lock *os.File
+	path  string
+	data  string // badger's own directory inside
+	fresh string // what Compact makes, or leaves of the old one
+	lock  *os.File
 
 	syncedAt    time.Time // when data was last synced
 	syncedMtime time.Time // and its modification time before that
@@ -42,7 +44,7 @@ func openDirectory(path string) (*directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &directory{path: path, data: filepath.Join(path, dataDir), lock: lock}
+	d := &directory{path: path, data: filepath.Join(path, dataDir), fresh: filepath.Join(path, freshDir), lock: lock}
 	if err := d.prepare(); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -77,7 +79,7 @@ func (d *directory) prepare() error {
 		return fmt.Errorf("%w: %s says %.60q, this program knows %q: use the program that wrote it",
 			store.ErrFormat, filepath.Join(d.path, formatFile), format, formatLine)
 	}
-	return nil
+	return d.removeRest()
 }
 
 // create makes a new store in an empty directory. The format file comes last and
