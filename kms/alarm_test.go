@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keywright/keywright/kms/audit"
 	"github.com/keywright/keywright/kms/policy"
 )
 
@@ -23,7 +24,7 @@ func TestUseOfWhatIsScheduledRaisesAnAlarm(t *testing.T) {
 	in.config.Observer = counter
 	in.open()
 	in.namespace("pay")
-	in.key("pay", "card", "")
+	k := in.key("pay", "card", "")
 	sealed := in.encrypt("pay", "card", "secret")
 	must[KeyVersion](t)(in.RotateKey(t.Context(), admin(), KeyRef{Namespace: "pay", Key: "card"}))
 	open := func() error {
@@ -50,4 +51,12 @@ func TestUseOfWhatIsScheduledRaisesAnAlarm(t *testing.T) {
 	must[Key](t)(in.DeleteKey(t.Context(), admin(), DestroyRequest{Namespace: "pay", Key: "card", Delay: &delay}))
 	wantCode(t, open(), FailedPrecondition)
 	want(2, "a key scheduled for deletion")
+	_, err = in.Encrypt(t.Context(), admin(), &EncryptRequest{Namespace: "pay", Key: idPrefix + k.ID.String(), Plaintext: []byte("x")})
+	wantCode(t, err, FailedPrecondition)
+	want(3, "a key scheduled for deletion, by its id")
+	events := in.entries(audit.Filter{Action: "ScheduledUse"})
+	if len(events) == 0 || len(events) > 3 || events[0].Version != 1 || events[0].KeyID != uint64(k.ID) || events[0].Phase != audit.PhaseEvent ||
+		events[0].Details["use"] != "Decrypt" || events[0].Principal != `User::"root"` || events[0].RequestID == "" {
+		t.Errorf("alarms in the log: %+v", events)
+	}
 }

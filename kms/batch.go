@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"github.com/keywright/keywright/keyring"
 	"github.com/keywright/keywright/kms/audit"
@@ -86,9 +87,13 @@ func (s *Service) batch(ctx context.Context, t *trace, operations []Operation) (
 		return nil, invalid("operations", "has %d entries; give 1 to %d", len(operations), MaxBatch)
 	}
 	results := make([]Result, len(operations))
-	sum := newSummary()
+	sum := newSummary(s)
+	at := t.start
 	for i, operation := range operations {
-		results[i] = s.item(ctx, t, operation, sum)
+		if i%itemsPerTime == itemsPerTime-1 {
+			at = s.now()
+		}
+		results[i] = s.item(ctx, t, at, operation, sum)
 	}
 	t.entry.Batch = sum.counts
 	for action, n := range sum.items {
@@ -97,7 +102,11 @@ func (s *Service) batch(ctx context.Context, t *trace, operations []Operation) (
 	return results, nil
 }
 
-func (s *Service) item(ctx context.Context, t *trace, operation Operation, sum *summary) Result {
+// itemsPerTime is how many items of a batch are decided by one reading of the clock:
+// a fraction of a millisecond's worth.
+const itemsPerTime = 64
+
+func (s *Service) item(ctx context.Context, t *trace, at time.Time, operation Operation, sum *summary) Result {
 	if operation == nil {
 		return Result{Err: errNoOperation()}
 	}
@@ -105,7 +114,7 @@ func (s *Service) item(ctx context.Context, t *trace, operation Operation, sum *
 		return Result{Err: storeError(err)}
 	}
 	o := operation.operation()
-	item := s.begin(t.call, o.action)
+	item := beginAt(t.call, o.action, at)
 	answer, err := o.run(s, ctx, item)
 	sum.add(item, err)
 	t.durable = t.durable || item.durable
@@ -119,20 +128,26 @@ func (s *Service) item(ctx context.Context, t *trace, operation Operation, sum *
 
 // summary counts a batch's items for its audit record.
 type summary struct {
-	counts []audit.BatchCount
-	index  map[summaryKey]int
-	hashes map[summaryHash]struct{}
-	items  map[policy.Action]int
+	service *Service
+	counts  []audit.BatchCount
+	last    int // most items are like the one before
+	index   map[summaryKey]int
+	hashes  map[summaryHash]struct{}
+	items   map[policy.Action]int
 }
 
-func newSummary() *summary {
-	return &summary{index: map[summaryKey]int{}, hashes: map[summaryHash]struct{}{}, items: map[policy.Action]int{}}
+func newSummary(s *Service) *summary {
+	return &summary{service: s, index: map[summaryKey]int{}, hashes: map[summaryHash]struct{}{}, items: map[policy.Action]int{}}
 }
 
 type summaryKey struct {
 	action, namespace, key string
 	id                     uint64
 	version                uint32
+}
+
+func keyOf(c *audit.BatchCount) summaryKey {
+	return summaryKey{c.Action, c.Namespace, c.Key, c.KeyID, c.Version}
 }
 
 // summaryHash is an encryption context's hash within one count.
@@ -145,7 +160,9 @@ func (sum *summary) add(t *trace, err error) {
 	sum.items[t.action]++
 	e := &t.entry
 	i := sum.count(audit.BatchCount{Action: e.Action, Namespace: e.Namespace, Key: e.Key, KeyID: e.KeyID, Version: e.Version}, err)
-	sum.addHash(i, contextHash(e.EncryptionContext))
+	if len(e.EncryptionContext) > 0 {
+		sum.addHash(i, sum.service.contextHash(e.EncryptionContext))
+	}
 	if t.destination != nil {
 		sum.count(*t.destination, err)
 	}
@@ -153,13 +170,17 @@ func (sum *summary) add(t *trace, err error) {
 
 // count adds one item to the count of its key version, and returns its place.
 func (sum *summary) count(c audit.BatchCount, err error) int {
-	key := summaryKey{c.Action, c.Namespace, c.Key, c.KeyID, c.Version}
-	i, ok := sum.index[key]
+	key := keyOf(&c)
+	i, ok := sum.last, sum.last < len(sum.counts) && keyOf(&sum.counts[sum.last]) == key
+	if !ok {
+		i, ok = sum.index[key]
+	}
 	if !ok {
 		i = len(sum.counts)
 		sum.index[key] = i
 		sum.counts = append(sum.counts, c)
 	}
+	sum.last = i
 	if err == nil {
 		sum.counts[i].OK++
 	} else {
@@ -176,10 +197,16 @@ func (sum *summary) addHash(count int, hash string) {
 	sum.counts[count].ContextHashes = append(sum.counts[count].ContextHashes, hash)
 }
 
-func contextHash(encryptionContext map[string]string) string {
+// contextHash is how the audit log names an encryption context that it does not
+// record: by SHA-256 of its canonical form or, where contexts are not to be
+// guessed, by HMAC-SHA-256 under a key of the installation.
+func (s *Service) contextHash(encryptionContext map[string]string) string {
 	canonical, err := keyring.CanonicalContext(encryptionContext)
 	if err != nil || len(canonical) == 0 {
 		return ""
+	}
+	if s.config.HashContexts {
+		return hex.EncodeToString(s.system.Tag("audit context", canonical))
 	}
 	hash := sha256.Sum256(canonical)
 	return hex.EncodeToString(hash[:])

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/keywright/keywright/kms/audit"
 	"github.com/keywright/keywright/kms/policy"
 )
 
@@ -46,4 +47,26 @@ func BenchmarkEncryptParallel(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkDiffPolicies compares 50,000 audited requests of 100 callers.
+func BenchmarkDiffPolicies(b *testing.B) {
+	const entries = 50_000
+	in := newInstallation(b)
+	in.namespace("pay")
+	in.key("pay", "card", "")
+	for i := range entries {
+		e := audit.Entry{Time: in.now(), Principal: fmt.Sprintf("Token::\"t%d\"", i%100), Method: "token", Action: "Encrypt", Namespace: "pay", Key: "card",
+			Decision: audit.Deny, Outcome: string(PermissionDenied), PolicyRevision: 1, RequestID: fmt.Sprint("r", i)}
+		if _, err := in.audit.Append(&e, audit.Hot); err != nil {
+			b.Fatal(err)
+		}
+	}
+	q := DiffRequest{Changes: []PolicyChange{{Name: "new", Text: `permit (principal == Token::"t7", action, resource);`}}}
+	for b.Loop() {
+		if d := must[PolicyDiff](b)(in.DiffPolicies(b.Context(), admin(), q)); len(d.Changed) != 1 || d.Changed[0].Count != entries/100 {
+			b.Fatalf("%+v", d)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/entries, "ns/entry")
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keywright/keywright/keyring"
 	"github.com/keywright/keywright/kms/internal/cow"
+	"github.com/keywright/keywright/kms/internal/domain"
 	"github.com/keywright/keywright/kms/policy"
 	"github.com/keywright/keywright/kms/store"
 )
@@ -205,12 +206,12 @@ func (s *Service) loadKey(ctx context.Context, ns *namespace, id ID) (*key, erro
 func newKey(ns *namespace, record stored[keyRecord]) (*key, error) {
 	r := record.value
 	algorithm, ok := keyring.Lookup(r.Algorithm)
-	if !ok || r.Framing != framingNative || r.Protection != Software {
+	if !ok || r.Framing != framingNative || r.Protection != Software && r.Protection != HSMLevel {
 		return nil, precondition("UNKNOWN_KEY_KIND", "key %s was made by a newer release (%s, %s, %s); use that release", r.Name, r.Algorithm, r.Framing, r.Protection)
 	}
 	return &key{keyRecord: r, ns: ns, revision: record.revision, algorithm: algorithm,
 		resource: policy.Resource{Namespace: ns.Name, Key: r.Name, Labels: r.Labels, Purpose: string(r.Purpose),
-			Algorithm: r.Algorithm, Protection: string(r.Protection), Revision: uint64(record.revision)}}, nil
+			Algorithm: r.Algorithm, Protection: string(r.Protection), Exportable: r.Exportable, Revision: uint64(record.revision)}}, nil
 }
 
 // primaryOf returns the key's primary version, loaded on first use.
@@ -251,13 +252,22 @@ func (s *Service) loadVersion(ctx context.Context, k *key, number uint32) (*vers
 	if v, ok := s.cache.versions.Load(versionID{k.ID, number}); ok {
 		return v, nil
 	}
+	before, err := s.domainOf(ctx, k.ns)
+	if err != nil {
+		return nil, err
+	}
 	record, err := s.readVersion(ctx, k, number)
 	if err != nil {
 		return nil, err
 	}
 	v := &version{number: number, state: record.value.State, size: versionCost, usage: newUsage(k, number)}
 	if v.state == Enabled {
-		if v.ready, err = s.openMaterial(ctx, k, record.value); err != nil {
+		if k.Protection == HSMLevel {
+			v.ready, err = s.openObject(k, record.value)
+		} else {
+			v.ready, err = s.openMaterial(ctx, k, before, record.value)
+		}
+		if err != nil {
 			return nil, err
 		}
 		v.size += int64(v.ready.MemorySize())
@@ -281,23 +291,36 @@ func (s *Service) readVersion(ctx context.Context, k *key, number uint32) (store
 	return record, err
 }
 
-func (s *Service) openMaterial(ctx context.Context, k *key, record versionRecord) (*keyring.Version, error) {
-	d, err := s.domainOf(ctx, k.ns)
+// openMaterial opens a version's material. d was the namespace's domain before
+// the record was read, so it opens all that was sealed until then; what was sealed
+// since, the domain of now does.
+func (s *Service) openMaterial(ctx context.Context, k *key, d *domain.Domain, record versionRecord) (*keyring.Version, error) {
+	material, err := s.unsealMaterial(ctx, k, d, record)
 	if err != nil {
 		return nil, err
 	}
-	place := materialPlace(k.ns.ID, k.ID, record.Version, k.Algorithm)
-	secret, err := d.Open(place, record.Material)
-	if err != nil {
-		return nil, dataLoss(pathVersion(k.ns.ID, k.ID, record.Version), err)
-	}
-	material := keyring.NewMaterial(secret)
 	defer material.Wipe()
 	ready, err := keyring.NewVersion(k.algorithm, uint64(k.ID), record.Version, material)
 	if errors.Is(err, keyring.ErrNotFIPS) {
 		return nil, precondition("NOT_FIPS", "algorithm %s is not allowed while FIPS 140-3 mode is enforced", k.Algorithm)
 	}
 	return ready, err
+}
+
+// unsealMaterial is openMaterial for who needs the material itself.
+func (s *Service) unsealMaterial(ctx context.Context, k *key, d *domain.Domain, record versionRecord) (keyring.Material, error) {
+	place := materialPlace(k.ns.ID, k.ID, record.Version, k.Algorithm)
+	secret, err := d.Open(place, record.Material)
+	if errors.Is(err, domain.ErrNewer) {
+		if d, err = s.domainOf(ctx, k.ns); err != nil {
+			return keyring.Material{}, err
+		}
+		secret, err = d.Open(place, record.Material)
+	}
+	if err != nil {
+		return keyring.Material{}, dataLoss(pathVersion(k.ns.ID, k.ID, record.Version), err)
+	}
+	return keyring.NewMaterial(secret), nil
 }
 
 // materialPlace is what sealed material is bound to.

@@ -31,8 +31,11 @@ type trace struct {
 	known     knownCaller
 	// destination is what a ReEncrypt encrypts with, where the entry names the source.
 	destination *audit.BatchCount
-	durable     bool // the line is synced before the answer
+	durable     bool              // the line is synced before the answer
+	records     map[string]string // what the change wrote, if it was made
 	intent      *openIntent
+	imported    *importedMaterial
+	object      *newObject // the key that was made on the token for the change, if it needs one
 }
 
 // knownCaller is the text of the caller that a trace last served: transports
@@ -55,15 +58,19 @@ func (k *knownCaller) note(c *policy.Caller) {
 var traces = sync.Pool{New: func() any { return new(trace) }}
 
 func (s *Service) begin(call Call, action policy.Action) *trace {
+	return beginAt(call, action, s.now())
+}
+
+func beginAt(call Call, action policy.Action, start time.Time) *trace {
 	t := traces.Get().(*trace)
-	*t = trace{call: call, start: s.now(), action: action, known: t.known}
+	*t = trace{call: call, start: start, action: action, known: t.known}
 	t.entry.Time = t.start
 	t.entry.RequestID = call.RequestID
 	t.entry.Action = string(action)
 	if c := call.Caller; c != nil {
 		t.known.note(c)
 		t.entry.Principal, t.entry.Source = t.known.principal, t.known.source
-		t.entry.Method, t.entry.TokenID = c.Method, c.TokenID
+		t.entry.Method, t.entry.TokenID, t.entry.Groups = c.Method, c.TokenID, c.Groups
 	}
 	return t
 }
@@ -88,14 +95,23 @@ func (s *Service) conclude(t *trace, err error) error {
 	elapsed := s.now().Sub(t.start)
 	code := CodeOf(err)
 	t.entry.Outcome, t.entry.Reason, t.entry.Latency = string(code), reasonOf(err), elapsed
+	if err == nil {
+		t.entry.Records = t.records
+	}
+	if s.config.HashContexts && len(t.entry.EncryptionContext) > 0 {
+		t.entry.ContextHash, t.entry.EncryptionContext = s.contextHash(t.entry.EncryptionContext), nil
+	}
 	durability := audit.Hot
 	if t.durable || t.entry.Phase == audit.PhaseOutcome {
 		durability = audit.Sync
 	}
 	if _, auditErr := s.audit.Append(&t.entry, durability); auditErr != nil {
 		code, err = Unavailable, auditError(auditErr)
-	} else if t.intent != nil && t.entry.Reason != reasonOutcomeUnknown {
-		s.intents.end(t.intent, true)
+	} else if t.intent != nil {
+		s.checkpoints.soon()
+		if t.entry.Reason != reasonOutcomeUnknown {
+			s.intents.end(t.intent, true)
+		}
 	}
 	s.config.Observer.Operation(t.action, t.algorithm, code, elapsed)
 	return err
@@ -113,33 +129,69 @@ func reasonOf(err error) string {
 }
 
 func auditError(err error) error {
+	if errors.Is(err, audit.ErrUnsigned) {
+		return &Error{Code: Unavailable, Reason: "AUDIT_UNSIGNED", Cause: err,
+			Message: "too many entries of the audit log wait for their signature, so nothing is answered; the server's HSM may be away"}
+	}
 	return &Error{Code: Unavailable, Reason: "AUDIT_UNAVAILABLE", Cause: err,
 		Message: "the audit log cannot be written, so nothing is answered; the server's disk may be full"}
+}
+
+// authenticated reports a caller that is not known, or not any more.
+func authenticated(caller *policy.Caller, at time.Time) error {
+	if caller == nil {
+		return &Error{Code: Unauthenticated, Reason: "NO_CALLER", Message: "the call is not authenticated"}
+	}
+	if !caller.Expires.IsZero() && !at.Before(caller.Expires) {
+		return &Error{Code: Unauthenticated, Reason: "CREDENTIALS_EXPIRED", Message: "the certificate or token has expired; get a new one"}
+	}
+	return nil
 }
 
 // authorize decides, and notes the decision for the audit log.
 func (s *Service) authorize(t *trace, action policy.Action, resource *policy.Resource, encryptionContext map[string]string) error {
 	caller := t.call.Caller
-	if caller == nil {
-		return &Error{Code: Unauthenticated, Reason: "NO_CALLER", Message: "the call is not authenticated"}
+	if err := authenticated(caller, t.start); err != nil {
+		return err
 	}
-	if !caller.Expires.IsZero() && !t.start.Before(caller.Expires) {
-		return &Error{Code: Unauthenticated, Reason: "CREDENTIALS_EXPIRED", Message: "the certificate or token has expired; get a new one"}
+	if err := s.withinCallerQuota(t); err != nil {
+		return err
 	}
 	t.ask = policy.Request{Caller: caller, Action: action, Resource: resource, EncryptionContext: encryptionContext, Time: t.start}
-	d := s.policies.Load().Decide(&t.ask)
+	d := s.policies.set.Load().Decide(&t.ask)
 	t.entry.Decision, t.entry.Policies, t.entry.PolicyRevision = audit.Allow, d.Policies, d.Revision
 	switch d.Verdict {
 	case policy.Allow:
-		return nil
+		if sealed := s.seals.Load(); sealed != nil {
+			if err := s.refuseSealed(sealed, action, resource.Namespace); err != nil {
+				return err
+			}
+		}
+		if err := s.withinNamespaceQuota(t, action, resource.Namespace); err != nil {
+			return err
+		}
+		return s.spendIfOnce(t)
 	case policy.NeedsApproval:
 		t.entry.Decision = d.Verdict.String()
 		return precondition("NEEDS_APPROVAL", "%s needs an approval that has not been given", action)
 	}
-	t.durable, t.entry.Decision = true, audit.Deny
-	return &Error{Code: PermissionDenied, Reason: "POLICY_DENIED",
-		Message: fmt.Sprintf("%s may not %s here; an administrator can permit it with a policy", t.entry.Principal, action)}
+	return t.denied(action, d)
 }
+
+// denied words a refusal. Where it is what bounds the caller's token that refuses,
+// the log says whose.
+func (t *trace) denied(action policy.Action, d policy.Decision) error {
+	t.durable, t.entry.Decision = true, audit.Deny
+	remedy := "an administrator can permit it with a policy"
+	if d.Bound != "" {
+		t.entry.Details = map[string]string{detailBound: d.Bound}
+		remedy = "the token is bounded by how it was made, as whoami shows; use another"
+	}
+	return &Error{Code: PermissionDenied, Reason: "POLICY_DENIED", Message: fmt.Sprintf("%s may not %s here; %s", t.entry.Principal, action, remedy)}
+}
+
+// detailBound names who bounded the token of a request that was denied.
+const detailBound = "bound"
 
 // permit is authorize for something that was looked up: what is wrong with its
 // name is said to anyone, that it is missing only to who may do this.
@@ -153,6 +205,16 @@ func (s *Service) permit(t *trace, action policy.Action, resource *policy.Resour
 	return missing
 }
 
+// permitChange is permit for a change. To dispose of its own token a caller
+// needs no policy.
+func (s *Service) permitChange(t *trace, c change, resource *policy.Resource, missing error) error {
+	if !c.own {
+		return s.permit(t, c.action, resource, nil, missing)
+	}
+	t.entry.Decision = audit.Allow
+	return authenticated(t.call.Caller, t.start)
+}
+
 // on notes what the operation is about, as the caller named it.
 func (t *trace) on(namespace, key string) { t.entry.Namespace, t.entry.Key = namespace, key }
 
@@ -163,9 +225,16 @@ type change struct {
 	idempotency    string
 	request        any // what an idempotency key stands for
 	check          error
+	// own tells that the caller disposes of nothing but its own token.
+	own bool
+	// always has an idempotency key remembered where no record is changed, too.
+	always bool
 	// resource yields what is changed, for the decision; its error is given only
 	// to who may do this.
 	resource func(context.Context) (*policy.Resource, error)
+	// prepare does, before the lock is taken, what takes its time; done ends it, well
+	// or not. nil if there is nothing.
+	prepare func(context.Context, *trace) (done func(), err error)
 	// lock serialises with other changes of the same thing; nil if there is none.
 	lock func() *sync.Mutex
 	// forget drops what is in memory when the outcome of a commit is not known.
@@ -192,13 +261,23 @@ func applyChange[A any](ctx context.Context, s *Service, t *trace, c change, pla
 		return none, firstError(err)
 	}
 	resource, missing := c.resource(ctx)
-	if err := s.permit(t, c.action, resource, nil, missing); err != nil {
+	if err := s.permitChange(t, c, resource, missing); err != nil {
 		if CodeOf(err) == NotFound { // a deletion sent again finds nothing, but its first outcome is known
 			if earlier, found, err := recall[A](ctx, s, t, c); found && err == nil {
 				return earlier, nil
 			}
 		}
 		return none, err
+	}
+	if c.prepare != nil {
+		if earlier, found, err := recall[A](ctx, s, t, c); found || err != nil {
+			return earlier, err
+		}
+		done, err := c.prepare(ctx, t)
+		defer done()
+		if err != nil {
+			return none, err
+		}
 	}
 	if c.lock != nil {
 		lock := c.lock()
@@ -243,7 +322,7 @@ func commitChange[A any](ctx context.Context, s *Service, t *trace, c change, pl
 // auditIntent writes the intent, once per change, turns the trace's own entry
 // into its outcome, and has the transaction leave the intent's mark.
 func (s *Service) auditIntent(t *trace, tx *transaction) error {
-	t.entry.Details = tx.details
+	t.entry.Details, t.records = tx.details, tx.records
 	if tx.empty() {
 		return nil
 	}
@@ -252,7 +331,7 @@ func (s *Service) auditIntent(t *trace, tx *transaction) error {
 			return err
 		}
 	}
-	tx.put(s.system, pathIntent(t.intent.sequence), 0, intentMark{})
+	tx.put(s.system, pathIntent(t.intent.sequence), 0, intentMark{Records: tx.records})
 	return nil
 }
 
@@ -317,7 +396,7 @@ func recall[A any](ctx context.Context, s *Service, t *trace, c change) (answer 
 
 // remember adds the outcome to the transaction that makes it true.
 func (s *Service) remember(t *trace, tx *transaction, c change, answer any) error {
-	if c.idempotency == "" || tx.empty() {
+	if c.idempotency == "" || tx.empty() && !c.always {
 		return nil
 	}
 	digest, err := c.digest()

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -72,6 +73,8 @@ func (s *Service) checkClock() {
 	}
 }
 
-// destroys tells whether a kind of job removes material, which a wrong clock
-// must not bring forward.
-func (j due) destroys() bool { return j.Kind == dueDestroyVersion || j.Kind == dueDeleteKey }
+// destroys tells whether a kind of job removes what a wrong clock must not bring
+// forward: material, and revocations, whose tokens it would make valid again.
+func (j due) destroys() bool {
+	return slices.Contains([]string{dueDestroyVersion, dueDeleteKey, dueDeleteNamespace, dueRevocation, dueLease}, j.Kind)
+}

@@ -249,7 +249,7 @@ func (c *crowd) wantPromisesKept() {
 func (c *crowd) reserved(name string, version uint32) uint64 {
 	ns := must[*namespace](c.t)(c.findNamespace(c.t.Context(), "pay"))
 	k := must[*key](c.t)(c.findKey(c.t.Context(), ns, name))
-	record := must[stored[usageRecord]](c.t)(read[usageRecord](c.t.Context(), c.Service, ns.domain.opened.Load(), pathUsage(ns.ID, k.ID, version)))
+	record := must[stored[usageRecord]](c.t)(read[usageRecord](c.t.Context(), c.Service, ns.domain.state.Load().opened, pathUsage(ns.ID, k.ID, version)))
 	return record.value.Reserved
 }
 

@@ -20,6 +20,8 @@ const (
 	DefaultTokenTTL     = time.Hour
 	MinTokenTTL         = time.Minute
 	MaxTokenTTL         = 24 * time.Hour
+	MaxLeaseTTL         = 768 * time.Hour // of a renewable token, until it must be renewed
+	MaxLease            = 10 * 365 * 24 * time.Hour
 )
 
 // Observer is told of every operation, for metrics. Its methods must be cheap
@@ -45,6 +47,13 @@ type Config struct {
 	StoreName string
 	// Observer may be nil.
 	Observer Observer
+	// Tokens are further tokens by name, beside HSM, which is DefaultToken: a
+	// namespace can be bound to one.
+	Tokens map[string]HSM
+	// OnLoss says what becomes of unwrapped keys when a token has been away for
+	// OnLossAfter: "" is OnLossServe.
+	OnLoss      OnLoss
+	OnLossAfter time.Duration
 	// Logger may be nil: nothing is logged then.
 	Logger *slog.Logger
 	// Clock returns the time; nil is time.Now.
@@ -54,6 +63,16 @@ type Config struct {
 	// NonceLimit overrides how many messages a version with random 96-bit nonces
 	// may encrypt; 0 is the algorithm's own limit, 2^32. Lower it, never raise it.
 	NonceLimit uint64
+	// Receivers get the audit log's checkpoints.
+	Receivers []Receiver
+	// Retention is how long entries of the audit log are kept; 0 is for ever.
+	Retention time.Duration
+	// HashContexts puts a keyed hash (HMAC-SHA-256) of each encryption context into
+	// the audit log in its place: for contexts that hold personal data.
+	HashContexts bool
+	// CallerRequestsPerSecond bounds the operations of each principal, averaged over
+	// a second, on this server; an item of a batch counts as one. 0 is no bound.
+	CallerRequestsPerSecond uint64
 	// JobInterval is the pause between rounds of background jobs; 0 is a second.
 	JobInterval time.Duration
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/keywright/keywright/keyring"
@@ -18,7 +19,7 @@ func (s *Service) Encrypt(ctx context.Context, call Call, q *EncryptRequest) (En
 
 func (s *Service) encrypt(ctx context.Context, t *trace, q *EncryptRequest) (EncryptResponse, error) {
 	t.bind(q.Binding)
-	k, err := s.admit(ctx, t, policy.Encrypt, q.Namespace, q.Key, q.Binding.Context)
+	k, err := s.admitUse(ctx, t, policy.Encrypt, q.Namespace, q.Key, q.Binding.Context)
 	if err != nil {
 		return EncryptResponse{}, err
 	}
@@ -42,7 +43,7 @@ func (s *Service) seal(ctx context.Context, t *trace, k *key, field string, plai
 	if err != nil {
 		return nil, 0, err
 	}
-	ciphertext, err := v.ready.Seal(nil, plaintext, aad)
+	ciphertext, err := v.ready.In(ctx).Seal(nil, plaintext, aad)
 	return ciphertext, v.number, keyringError(err)
 }
 
@@ -99,8 +100,8 @@ func (s *Service) versionToUse(ctx context.Context, t *trace, k *key, number uin
 
 // alarm raises an alarm when what was to be used is scheduled for destruction:
 // somebody still needs it. It returns err.
-func (s *Service) alarm(t *trace, err *Error) error {
-	if err.Reason != reasonVersionScheduled && err.Reason != reasonKeyScheduled {
+func (s *Service) alarm(t *trace, err error) error {
+	if !slices.Contains([]string{reasonVersionScheduled, reasonKeyScheduled, reasonNamespaceScheduled}, reasonOf(err)) {
 		return err
 	}
 	s.config.Observer.ScheduledUse(t.action)
@@ -108,8 +109,20 @@ func (s *Service) alarm(t *trace, err *Error) error {
 	if last := s.alarmed.Load(); second > last && s.alarmed.CompareAndSwap(last, second) { // once a second
 		s.log.Warn("use of what is scheduled for destruction: restore it if it is still needed", "action", string(t.action),
 			"namespace", t.entry.Namespace, "key", t.entry.Key, "version", t.entry.Version, "request_id", t.entry.RequestID)
+		s.auditAlarm(t, reasonOf(err))
 	}
 	return err
+}
+
+// auditAlarm logs an alarm as an event of its own, beside the line of the use
+// that raised it: that is what to look for and to alert on.
+func (s *Service) auditAlarm(t *trace, reason string) {
+	event := audit.Entry{Time: t.start, Phase: audit.PhaseEvent, RequestID: t.entry.RequestID, Principal: t.entry.Principal, Action: "ScheduledUse",
+		Namespace: t.entry.Namespace, Key: t.entry.Key, KeyID: t.entry.KeyID, Version: t.entry.Version, Outcome: string(FailedPrecondition),
+		Reason: reason, Details: map[string]string{"use": string(t.action)}}
+	if _, err := s.audit.Append(&event, audit.Hot); err != nil {
+		s.log.Error("an alarm was not logged", "error", err)
+	}
 }
 
 // Decrypt opens a native ciphertext.
@@ -137,10 +150,7 @@ func (s *Service) admitCiphertext(ctx context.Context, t *trace, namespace, name
 	} else if !named {
 		name = idPrefix + ID(0).String()
 	}
-	k, err := s.admit(ctx, t, policy.Decrypt, namespace, name, encryptionContext)
-	if err == nil && k.State != KeyActive {
-		return nil, s.alarm(t, errKeyDeleted(k.Key))
-	}
+	k, err := s.admitUse(ctx, t, policy.Decrypt, namespace, name, encryptionContext)
 	if err != nil && !named && reasonOf(err) == "KEY_NOT_FOUND" {
 		return nil, errDecrypt()
 	}
@@ -167,7 +177,7 @@ func (s *Service) open(ctx context.Context, t *trace, k *key, ciphertext []byte,
 	if err != nil {
 		return nil, 0, err
 	}
-	plaintext, err := v.ready.Open(nil, ciphertext, aad)
+	plaintext, err := v.ready.In(ctx).Open(nil, ciphertext, aad)
 	return plaintext, v.number, keyringError(err)
 }
 
@@ -217,7 +227,7 @@ func (s *Service) admitDestination(ctx context.Context, t *trace, source *key, q
 		name = source.Name
 	}
 	entry, algorithm := t.entry, t.algorithm
-	destination, err := s.admit(ctx, t, policy.Encrypt, namespace, name, q.DestinationBinding.Context)
+	destination, err := s.admitUse(ctx, t, policy.Encrypt, namespace, name, q.DestinationBinding.Context)
 	decided := t.entry
 	t.entry, t.algorithm = entry, algorithm
 	t.entry.Decision, t.entry.Policies = decided.Decision, append(entry.Policies[:len(entry.Policies):len(entry.Policies)], decided.Policies...)
@@ -233,7 +243,7 @@ func (s *Service) GenerateDataKey(ctx context.Context, call Call, q *GenerateDat
 
 func (s *Service) generateDataKey(ctx context.Context, t *trace, q *GenerateDataKeyRequest) (GenerateDataKeyResponse, error) {
 	t.bind(q.Binding)
-	k, err := s.admit(ctx, t, policy.GenerateDataKey, q.Namespace, q.Key, q.Binding.Context)
+	k, err := s.admitUse(ctx, t, policy.GenerateDataKey, q.Namespace, q.Key, q.Binding.Context)
 	if err != nil {
 		return GenerateDataKeyResponse{}, err
 	}
@@ -263,7 +273,7 @@ func (s *Service) GenerateDataKeyPair(ctx context.Context, call Call, q *Generat
 
 func (s *Service) generateDataKeyPair(ctx context.Context, t *trace, q *GenerateDataKeyPairRequest) (GenerateDataKeyPairResponse, error) {
 	t.bind(q.Binding)
-	k, err := s.admit(ctx, t, policy.GenerateDataKeyPair, q.Namespace, q.Key, q.Binding.Context)
+	k, err := s.admitUse(ctx, t, policy.GenerateDataKeyPair, q.Namespace, q.Key, q.Binding.Context)
 	if err != nil {
 		return GenerateDataKeyPairResponse{}, err
 	}
@@ -304,6 +314,9 @@ func (s *Service) generateRandom(ctx context.Context, t *trace, q *GenerateRando
 	if err := s.permit(t, policy.GenerateRandom, resource, nil, missing); err != nil {
 		return GenerateRandomResponse{}, err
 	}
+	if err := s.usable(q.Namespace); err != nil {
+		return GenerateRandomResponse{}, s.alarm(t, err)
+	}
 	if q.Size < 1 || q.Size > MaxRandom {
 		return GenerateRandomResponse{}, invalid("num_bytes", "is %d; use 1 to %d", q.Size, MaxRandom)
 	}
@@ -312,11 +325,8 @@ func (s *Service) generateRandom(ctx context.Context, t *trace, q *GenerateRando
 	return GenerateRandomResponse{data}, err
 }
 
-// need refuses a key that is deleted, which its id still finds, or of another purpose.
+// need refuses a key of another purpose.
 func need(k *key, purpose keyring.Purpose) error {
-	if k.State != KeyActive {
-		return errKeyDeleted(k.Key)
-	}
 	if k.Purpose == purpose {
 		return nil
 	}
@@ -346,7 +356,10 @@ func keyringError(err error) error {
 		return nil
 	}
 	var input *keyring.InputError
+	var external *keyring.ExternalError
 	switch {
+	case errors.As(err, &external):
+		return keyError("", external.Err)
 	case errors.Is(err, keyring.ErrDecrypt), errors.Is(err, keyring.ErrWrongKey), errors.Is(err, keyring.ErrFormat):
 		return errDecrypt()
 	case errors.As(err, &input):

@@ -8,7 +8,6 @@ import (
 
 	"github.com/keywright/keywright/kms/internal/domain"
 	"github.com/keywright/keywright/kms/policy"
-	"github.com/keywright/keywright/kms/store"
 )
 
 // DeleteKey frees a key's name at once and schedules the removal of all its
@@ -29,6 +28,7 @@ func (s *Service) DeleteKey(ctx context.Context, call Call, q DestroyRequest) (K
 		s.scheduleRotation(tx, &k.value)
 		s.putDue(tx, when, due{Kind: dueDeleteKey, Namespace: k.value.Namespace, Key: k.value.ID})
 		tx.discard(pathKeyName(at.key.ns.ID, k.value.Name))
+		s.keysChanged(tx, at.key.ns.ID)
 		tx.detail("destroy_time", when.Format(time.RFC3339))
 		s.putKey(tx, d, at, k)
 		return k.value.Key, nil
@@ -64,6 +64,7 @@ func (s *Service) planRestore(ctx context.Context, tx *transaction, d *domain.Do
 	k.value.State, k.value.DestroyTime = KeyActive, time.Time{}
 	s.scheduleRotation(tx, &k.value)
 	tx.put(d, pathKeyName(at.key.ns.ID, k.value.Name), 0, keyNameRecord{ID: k.value.ID})
+	s.keysChanged(tx, at.key.ns.ID)
 	s.putKey(tx, d, at, k)
 	return k.value.Key, nil
 }
@@ -83,21 +84,27 @@ func (s *Service) destroyVersion(ctx context.Context, at *target, job due, t *tr
 	if err != nil {
 		return err
 	}
-	s.putDestroyed(tx, d, at, v)
-	return nil
+	return s.putDestroyed(tx, d, at, v)
 }
 
-func (s *Service) putDestroyed(tx *transaction, d *domain.Domain, at *target, v stored[versionRecord]) {
-	v.value.State, v.value.Material = Destroyed, nil
+// putDestroyed removes a version's material. It may have been sealed under d's
+// generation, never under a later one: none is begun while d is in force, and
+// that it is the transaction makes sure of.
+func (s *Service) putDestroyed(tx *transaction, d *domain.Domain, at *target, v stored[versionRecord]) error {
+	v.value.State, v.value.Material, v.value.DestroyedUnder = Destroyed, nil, d.Generation()
+	s.putOrphaned(tx, at, &v.value)
 	if v.value.DestroyTime.IsZero() {
 		v.value.DestroyTime = s.now().UTC()
 	}
-	tx.put(d, pathVersion(at.key.ns.ID, at.key.ID, v.value.Version), v.revision, v.value)
-	tx.then(func(store.Revision) { s.cache.dropVersion(at.key.ID, v.value.Version) })
+	return s.putChanged(tx, d, at, v)
 }
 
-// deletePage is how many versions one transaction of a key's deletion removes.
-const deletePage = 50
+// How many versions one transaction of a key's deletion removes. For each of those
+// on the token it changes three records.
+const (
+	deletePage    = 50
+	deleteOnToken = 30
+)
 
 // deleteKey removes the material of a deleted key's versions, a page at a time;
 // the key is DELETED with the last. A crash between pages loses nothing: the job
@@ -110,42 +117,49 @@ func (s *Service) deleteKey(ctx context.Context, at *target, _ due, _ *trace, tx
 	if k.value.State != KeyDeleteScheduled || k.value.DestroyTime.After(s.now()) {
 		return nil
 	}
-	left, err := s.destroyPage(ctx, tx, d, at)
+	n, left, err := s.destroyPage(ctx, tx, d, at)
 	if err != nil {
 		return err
 	}
-	tx.detail("versions", fmt.Sprint(len(tx.txn.Puts)))
-	if !left {
-		k.value.State = KeyDeleted
+	tx.detail("versions", fmt.Sprint(n))
+	if tx.more = left; !left {
+		k.value.State, k.value.DestroyedUnder = KeyDeleted, d.Generation()
 		s.putKey(tx, d, at, k)
 	}
 	return nil
 }
 
-// destroyPage puts up to deletePage destroyed versions into tx and tells whether
-// more are left.
-func (s *Service) destroyPage(ctx context.Context, tx *transaction, d *domain.Domain, at *target) (bool, error) {
+// destroyPage puts up to deletePage destroyed versions into tx and tells how many,
+// and whether more are left.
+func (s *Service) destroyPage(ctx context.Context, tx *transaction, d *domain.Domain, at *target) (n int, left bool, err error) {
 	prefix, after := prefixVersions(at.key.ns.ID, at.key.ID), ""
+	most := deletePage
+	if at.key.Protection == HSMLevel {
+		most = deleteOnToken
+	}
 	for {
 		page, err := s.store.List(ctx, prefix, after, 0)
 		if err != nil {
-			return false, storeError(err)
+			return n, false, storeError(err)
 		}
 		for _, record := range page.Records {
-			v, err := decode[versionRecord](d, record)
+			v, err := decodeNow[versionRecord](ctx, s, d, record)
 			if err != nil {
-				return false, err
+				return n, false, err
 			}
 			if v.value.State == Destroyed {
 				continue
 			}
-			if len(tx.txn.Puts) == deletePage {
-				return true, nil
+			if n == most {
+				return n, true, nil
 			}
-			s.putDestroyed(tx, d, at, v)
+			if err := s.putDestroyed(tx, d, at, v); err != nil {
+				return n, false, err
+			}
+			n++
 		}
 		if after = page.Next; after == "" {
-			return false, nil
+			return n, false, nil
 		}
 	}
 }

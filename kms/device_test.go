@@ -11,7 +11,9 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -23,7 +25,14 @@ type softDevice struct {
 	lock    sync.Mutex
 	roots   map[ObjectID][]byte
 	signers map[ObjectID]ed25519.PrivateKey
+	keys    map[ObjectID]softKey
+	known   map[ObjectID]bool // signers and keys made or found since it was opened: only these are used, as on a token
+	fault   deviceFault
+	late    func()
+	made    int // keys
+	finds   int // of keys
 	away    bool
+	oaep256 bool // it makes wrapping keys whose OAEP has SHA-256, and not SHA-1 alone
 	noSign  bool
 	unwraps int
 }
@@ -31,7 +40,29 @@ type softDevice struct {
 var errAway = errors.New("device removed")
 
 func newDevice() *softDevice {
-	return &softDevice{roots: map[ObjectID][]byte{}, signers: map[ObjectID]ed25519.PrivateKey{}}
+	return &softDevice{roots: map[ObjectID][]byte{}, signers: map[ObjectID]ed25519.PrivateKey{}, keys: map[ObjectID]softKey{}}
+}
+
+// reopen has the device know of no signer and no key until it is found.
+func (d *softDevice) reopen() {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	d.known = nil
+}
+
+// know notes a signer or a key. The caller holds the lock.
+func (d *softDevice) know(id ObjectID) {
+	if d.known == nil {
+		d.known = map[ObjectID]bool{}
+	}
+	d.known[id] = true
+}
+
+// putBack has the device hold signers again that were removed.
+func (d *softDevice) putBack(signers map[ObjectID]ed25519.PrivateKey) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	maps.Copy(d.signers, signers)
 }
 
 func (d *softDevice) setAway(away bool) {
@@ -49,17 +80,19 @@ func (d *softDevice) call() (func(), error) {
 	return d.lock.Unlock, nil
 }
 
-func (d *softDevice) GenerateRoot(context.Context) (id ObjectID, check []byte, err error) {
+func (d *softDevice) GenerateRoot(_ context.Context, id ObjectID) (check []byte, err error) {
 	done, err := d.call()
 	if err != nil {
-		return id, nil, err
+		return nil, err
 	}
 	defer done()
-	rand.Read(id[:])
+	if _, taken := d.roots[id]; taken {
+		return nil, errors.New("the id is taken")
+	}
 	secret := make([]byte, 32)
 	rand.Read(secret)
 	d.roots[id] = secret
-	return id, checkValue(secret), nil
+	return checkValue(secret), nil
 }
 
 func checkValue(secret []byte) []byte {
@@ -75,7 +108,7 @@ func (d *softDevice) FindRoot(_ context.Context, id ObjectID, check []byte) erro
 	}
 	defer done()
 	if secret, ok := d.roots[id]; !ok || !bytes.Equal(checkValue(secret), check) {
-		return errors.New("root key not found")
+		return ErrWrongToken
 	}
 	return nil
 }
@@ -150,6 +183,7 @@ func (d *softDevice) GenerateSigner(context.Context) (Signer, error) {
 	rand.Read(id[:])
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	d.signers[id] = private
+	d.know(id)
 	return Signer{ID: id, Algorithm: "ED25519", Public: public}, err
 }
 
@@ -163,6 +197,7 @@ func (d *softDevice) FindSigner(_ context.Context, id ObjectID) (Signer, error) 
 	if !ok {
 		return Signer{}, errors.New("signer not found")
 	}
+	d.know(id)
 	return Signer{ID: id, Algorithm: "ED25519", Public: key.Public()}, nil
 }
 
@@ -172,7 +207,11 @@ func (d *softDevice) Sign(_ context.Context, id ObjectID, message []byte) ([]byt
 		return nil, err
 	}
 	defer done()
-	return ed25519.Sign(d.signers[id], message), nil
+	key, ok := d.signers[id]
+	if !ok || !d.known[id] {
+		return nil, errors.New("signer not found")
+	}
+	return ed25519.Sign(key, message), nil
 }
 
 func (d *softDevice) Destroy(_ context.Context, id ObjectID) error {
@@ -183,6 +222,7 @@ func (d *softDevice) Destroy(_ context.Context, id ObjectID) error {
 	defer done()
 	delete(d.roots, id)
 	delete(d.signers, id)
+	delete(d.keys, id)
 	return nil
 }
 
@@ -197,7 +237,16 @@ func (d *softDevice) Probe(context.Context) error {
 func (d *softDevice) Status() HSMStatus {
 	d.lock.Lock()
 	defer d.lock.Unlock()
-	return HSMStatus{Healthy: !d.away, TokenLabel: "soft"}
+	return HSMStatus{Healthy: !d.away, TokenLabel: "soft", KeyAlgorithms: d.algorithms()}
+}
+
+// algorithms are those of keyring's table that it makes keys of.
+func (d *softDevice) algorithms() []string {
+	able := slices.Collect(maps.Keys(softAlgorithms))
+	if d.oaep256 {
+		able = append(able, d.wrapping())
+	}
+	return able
 }
 
 func (d *softDevice) objects() int {
@@ -222,16 +271,20 @@ func must[T any](t testing.TB) func(T, error) T {
 func (d *softDevice) save(path string) error {
 	d.lock.Lock()
 	defer d.lock.Unlock()
-	b, err := json.Marshal(savedDevice{d.roots, d.signers})
+	b, err := json.Marshal(savedDevice{d.roots, d.signers, d.keys})
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, b, 0o600)
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 type savedDevice struct {
 	Roots   map[ObjectID][]byte
 	Signers map[ObjectID]ed25519.PrivateKey
+	Keys    map[ObjectID]softKey
 }
 
 func loadDevice(path string) (*softDevice, error) {
@@ -241,5 +294,5 @@ func loadDevice(path string) (*softDevice, error) {
 	}
 	var saved savedDevice
 	err = json.Unmarshal(b, &saved)
-	return &softDevice{roots: saved.Roots, signers: saved.Signers}, err
+	return &softDevice{roots: saved.Roots, signers: saved.Signers, keys: saved.Keys}, err
 }

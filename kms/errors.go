@@ -3,6 +3,9 @@ package kms
 import (
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/keywright/keywright/kms/internal/domain"
 )
 
 // Code is the kind of an error; there is one table that maps it to statuses, in
@@ -29,8 +32,9 @@ const (
 
 // Reasons of a use that is refused because the material is to be removed.
 const (
-	reasonKeyScheduled     = "KEY_DELETE_SCHEDULED"
-	reasonVersionScheduled = "VERSION_" + string(DestroyScheduled)
+	reasonNamespaceScheduled = "NAMESPACE_DELETE_SCHEDULED"
+	reasonKeyScheduled       = "KEY_DELETE_SCHEDULED"
+	reasonVersionScheduled   = "VERSION_" + string(DestroyScheduled)
 )
 
 // reasonOutcomeUnknown is the reason of a change of which nobody knows yet
@@ -79,6 +83,9 @@ func notFound(reason, format string, args ...any) *Error {
 }
 
 func dataLoss(path string, cause error) *Error {
+	if errors.Is(cause, domain.ErrDropped) {
+		return errSealed(time.Time{})
+	}
 	return &Error{Code: DataLoss, Reason: "RECORD_NOT_AUTHENTIC", Cause: cause,
 		Message: "the stored record " + path + " fails authentication and is not used; restore the store from a backup"}
 }

@@ -19,6 +19,7 @@ type scene struct {
 	*testInstallation
 	sealed map[string][]byte // by plaintext
 	old    Key               // deleted, to be restored
+	tokens []NewToken        // a lease, one that is revoked, one that is not
 }
 
 func newScene(t *testing.T) *scene {
@@ -48,9 +49,48 @@ func newScene(t *testing.T) *scene {
 	for range MinRotationUses {
 		in.encrypt("pay", "spent", "x")
 	}
+	in.newHSMKeys()
+	in.putImports()
+	in.namespace("gone")
+	must[Namespace](t)(in.DeleteNamespace(ctx, admin(), DeleteNamespaceRequest{Namespace: "gone"}))
+	in.namespace("spare")
+	in.beginRekey("spare")
+	in.endRekeying("spare")
 	put := PutPolicyRequest{Name: "guest", Text: `permit (principal == User::"guest", action, resource);`}
 	must[Policy](t)(in.PutPolicy(ctx, admin(), put))
+	in.tokens = []NewToken{in.token(admin(), CreateTokenRequest{Principal: "lessee", RenewableFor: 2 * time.Hour}),
+		in.token(admin(), CreateTokenRequest{Principal: "app"}), in.token(admin(), CreateTokenRequest{Principal: "app"})}
+	in.revoke(admin(), RevokeTokensRequest{ID: in.tokens[1].ID})
 	return in
+}
+
+// newHSMKeys makes a key on the token to be rotated, and one with a version that is
+// to be destroyed and a period.
+func (in *scene) newHSMKeys() {
+	in.hsmKey("token", "AES_256_GCM", Rotation{})
+	in.hsmKey("token-period", "AES_256_GCM", Rotation{Period: 24 * time.Hour})
+	in.use("token-period")
+	must[KeyVersion](in.t)(in.RotateKey(in.t.Context(), admin(), KeyRef{Namespace: "pay", Key: "token-period"}))
+	day := 24 * time.Hour
+	must[KeyVersion](in.t)(in.DestroyVersion(in.t.Context(), admin(), DestroyRequest{Namespace: "pay", Key: "token-period", Version: 1, Delay: &day}))
+	in.use("token")
+}
+
+// viewTokens is which tokens are valid, what is revoked, and which leases there are.
+func (in *scene) viewTokens(b *strings.Builder) {
+	in.t.Helper()
+	for i, made := range in.tokens {
+		caller, err := in.VerifyToken(made.Text)
+		fmt.Fprintf(b, "token %d: %s\n", i, CodeOf(err))
+		if err == nil {
+			fmt.Fprintf(b, "  until %s\n", must[*policy.Caller](in.t)(in.Self(in.t.Context(), Call{Caller: caller})).Expires)
+		}
+	}
+	revocations, _, err := in.ListRevocations(in.t.Context(), admin(), ListRequest{})
+	if err = errors.Join(err, in.eachLease(in.t.Context(), func(l leaseRecord) { fmt.Fprintf(b, "lease %+v\n", l) })); err != nil {
+		in.t.Fatal(err)
+	}
+	fmt.Fprintf(b, "%+v\n", revocations)
 }
 
 func (in *scene) use(name string) {
@@ -69,6 +109,12 @@ func (in *scene) view() string {
 	_, guest := in.GetNamespace(ctx, as(policy.User, "guest"), "pay")
 	_, visitor := in.GetNamespace(ctx, as(policy.User, "visitor"), "pay")
 	fmt.Fprintf(&b, "%v\n%v\nguest %s visitor %s\n", namespaces, policies, CodeOf(guest), CodeOf(visitor))
+	in.viewTokens(&b)
+	for _, r := range in.roots() {
+		if r.State == RootActive { // what is made and then taken back is nobody's to see
+			fmt.Fprintf(&b, "root %d %s\n", r.Version, r.ID)
+		}
+	}
 	for _, ns := range namespaces {
 		named := must[*namespace](in.t)(in.findNamespace(ctx, ns.Name))
 		fmt.Fprintf(&b, "cached %+v\n", named.Namespace)
@@ -108,7 +154,8 @@ func (in *scene) viewKey(b *strings.Builder, k Key) {
 		v.LastUsed = time.Time{}
 		fmt.Fprintf(b, "  %+v\n", v)
 	}
-	if k.State == KeyActive && k.Name != "spent" {
+	counted := k.Name == "spent" || k.Protection == HSMLevel // it may have to reserve uses
+	if k.State == KeyActive && !counted {
 		got, err := in.Encrypt(ctx, admin(), &EncryptRequest{Namespace: k.Namespace, Key: k.Name, Plaintext: []byte("x")})
 		if got.Version != k.PrimaryVersion {
 			in.t.Errorf("key %s encrypts with version %d, its primary is %d, %v", k.Name, got.Version, k.PrimaryVersion, err)
@@ -121,6 +168,8 @@ type mutation struct {
 	name string
 	// silent changes are made by jobs: nobody is told of their failure.
 	silent bool
+	// commit is which of its commits makes the change, the first if 0.
+	commit int
 	do     func(in *scene, idempotency string) error
 }
 
@@ -131,8 +180,21 @@ var mutations = []mutation{
 		return second(in.CreateNamespace(in.t.Context(), admin(), CreateNamespaceRequest{Namespace: "new", Idempotency: i}))
 	}},
 	{name: "update namespace", do: func(in *scene, i string) error {
-		q := UpdateNamespaceRequest{Namespace: "pay", Labels: &map[string]string{"a": "b"}, Idempotency: i}
+		q := UpdateNamespaceRequest{Namespace: "pay", Labels: &map[string]string{"a": "b"}, Quotas: &Quotas{MaxKeys: 9}, Idempotency: i}
 		return second(in.UpdateNamespace(in.t.Context(), admin(), q))
+	}},
+	{name: "delete namespace", do: func(in *scene, i string) error {
+		return second(in.DeleteNamespace(in.t.Context(), admin(), DeleteNamespaceRequest{Namespace: "spare", Idempotency: i}))
+	}},
+	{name: "restore namespace", do: func(in *scene, i string) error {
+		return second(in.RestoreNamespace(in.t.Context(), admin(), NamespaceRef{Namespace: "gone", Idempotency: i}))
+	}},
+	{name: "rekey", do: func(in *scene, i string) error {
+		return second(in.RekeyNamespace(in.t.Context(), admin(), NamespaceRef{Namespace: "pay", Idempotency: i}))
+	}},
+	{name: "confirm erasure", do: func(in *scene, i string) error {
+		q := ConfirmErasureRequest{Namespace: "spare", Generation: 1, Idempotency: i}
+		return second(in.ConfirmErasure(in.t.Context(), admin(), q))
 	}},
 	{name: "create key", do: func(in *scene, i string) error {
 		return second(in.CreateKey(in.t.Context(), admin(), CreateKeyRequest{Namespace: "pay", Key: "new", Idempotency: i}))
@@ -172,6 +234,24 @@ var mutations = []mutation{
 	{name: "delete policy", do: func(in *scene, i string) error {
 		return in.DeletePolicy(in.t.Context(), admin(), PolicyRef{Name: "guest", Idempotency: i})
 	}},
+	{name: "create lease", do: func(in *scene, i string) error {
+		q := CreateTokenRequest{Principal: "new", RenewableFor: 3 * time.Hour, Idempotency: i}
+		return second(in.CreateToken(in.t.Context(), admin(), q))
+	}},
+	{name: "renew token", do: func(in *scene, _ string) error {
+		lease := Call{Caller: must[*policy.Caller](in.t)(in.VerifyToken(in.tokens[0].Text))}
+		_, err := in.RenewToken(in.t.Context(), lease, RenewTokenRequest{TTL: 3 * time.Hour})
+		if reasonOf(err) == "TOKEN_AT_MAXIMUM" {
+			err = nil // sent again, it finds that it has been renewed
+		}
+		return err
+	}},
+	{name: "revoke token", do: func(in *scene, i string) error {
+		return second(in.RevokeTokens(in.t.Context(), admin(), RevokeTokensRequest{ID: in.tokens[2].ID, Idempotency: i}))
+	}},
+	{name: "revoke tokens of a principal", do: func(in *scene, i string) error {
+		return second(in.RevokeTokens(in.t.Context(), admin(), RevokeTokensRequest{Principal: `Token::"lessee"`, Idempotency: i}))
+	}},
 	{name: "rotation by use", do: func(in *scene, _ string) error {
 		got, err := in.Encrypt(in.t.Context(), admin(), &EncryptRequest{Namespace: "pay", Key: "spent", Plaintext: []byte("x")})
 		if err == nil && got.Version != 4 {
@@ -179,9 +259,30 @@ var mutations = []mutation{
 		}
 		return err
 	}},
+	{name: "rotate root", silent: true, do: func(in *scene, i string) error {
+		return second(in.RotateRoot(in.t.Context(), admin(), RotateRootRequest{Idempotency: i}))
+	}},
 	{name: "jobs", silent: true, do: func(in *scene, _ string) error {
 		in.clock.Store(int64(25 * time.Hour))
 		return in.runDue(in.t.Context())
+	}},
+	{name: "create key on the token", commit: 2, do: func(in *scene, i string) error {
+		return second(in.CreateKey(in.t.Context(), admin(), CreateKeyRequest{Namespace: "pay", Key: "new", Protection: HSMLevel, Idempotency: i}))
+	}},
+	{name: "rotate key on the token", commit: 2, do: func(in *scene, i string) error {
+		return second(in.RotateKey(in.t.Context(), admin(), KeyRef{Namespace: "pay", Key: "token", Idempotency: i}))
+	}},
+	{name: "import version", do: func(in *scene, i string) error {
+		q := in.toImport("XAES_256_GCM")
+		return second(in.ImportVersion(in.t.Context(), admin(), ImportVersionRequest{Namespace: "pay", Key: "card", Job: q.Job, Wrapped: q.Wrapped, MakePrimary: true, Idempotency: i}))
+	}},
+	{name: "import key to the token", commit: 2, do: func(in *scene, i string) error {
+		q := in.toImport("AES_256_GCM")
+		return second(in.ImportKey(in.t.Context(), admin(), ImportKeyRequest{Namespace: "pay", Key: "new", Job: q.Job, Wrapped: q.Wrapped, Idempotency: i}))
+	}},
+	{name: "jobs on the token", silent: true, do: func(in *scene, _ string) error {
+		in.clock.Store(int64(25 * time.Hour))
+		return errors.Join(in.runDue(in.t.Context()), in.runTokenDue(in.t.Context()), in.removeOrphans(in.t.Context()))
 	}},
 }
 
@@ -203,7 +304,7 @@ func TestFailedCommits(t *testing.T) {
 func testFailedCommit(t *testing.T, m mutation, fault storetest.Fault, reason string) {
 	in := newScene(t)
 	before := in.view()
-	in.store.FailNth(1, fault)
+	in.store.FailNth(max(m.commit, 1), fault)
 	err := m.do(in, "once")
 	var e *Error
 	if !m.silent && (!errors.As(err, &e) || e.Code != Unavailable || e.Reason != reason) {
@@ -233,6 +334,7 @@ func testFailedCommit(t *testing.T, m mutation, fault storetest.Fault, reason st
 		t.Errorf("sent a third time: %v\n%s", err, diff(after, in.view()))
 	}
 	in.wantBracketed()
+	in.wantObjects()
 }
 
 func diff(a, b string) string {

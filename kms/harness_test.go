@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/kms/audit"
+	"github.com/keywright/keywright/kms/internal/domain"
 	"github.com/keywright/keywright/kms/policy"
+	"github.com/keywright/keywright/kms/store"
 	"github.com/keywright/keywright/kms/store/badger"
 	"github.com/keywright/keywright/kms/store/storetest"
 )
@@ -23,10 +25,12 @@ type testInstallation struct {
 	dir    string
 	device *softDevice
 	clock  atomic.Int64 // offset to the real time
+	frozen atomic.Int64 // what the real time stands at, Unix nanoseconds; 0: it goes on
 	config Config       // what a test changes before open
 	log    audit.Options
 	store  *storetest.FaultyStore
 	audit  *audit.Log
+	job    ImportParameters // of a scene
 	*Service
 }
 
@@ -45,20 +49,44 @@ func newInstallation(t testing.TB) *testInstallation {
 	return in
 }
 
-func (in *testInstallation) now() time.Time { return time.Now().Add(time.Duration(in.clock.Load())) }
+func (in *testInstallation) now() time.Time {
+	now := time.Now()
+	if at := in.frozen.Load(); at != 0 {
+		now = time.Unix(0, at)
+	}
+	return now.Add(time.Duration(in.clock.Load()))
+}
+
+// freeze stops the clock, so that a test's own slowness changes nothing.
+func (in *testInstallation) freeze() { in.frozen.Store(time.Now().UnixNano()) }
 
 func (in *testInstallation) advance(d time.Duration) { in.clock.Add(int64(d)) }
 
 func (in *testInstallation) parts() Config {
-	inner := must[*badger.Store](in.t)(badger.Open(badger.Options{Dir: filepath.Join(in.dir, "store")}))
+	inner := unlocked(in.t, func() (*badger.Store, error) { return badger.Open(badger.Options{Dir: filepath.Join(in.dir, "store")}) })
 	in.store = storetest.Faulty(inner)
-	in.audit = must[*audit.Log](in.t)(audit.Open(filepath.Join(in.dir, "audit"), in.log))
+	in.device.reopen()
+	in.audit = unlocked(in.t, func() (*audit.Log, error) { return audit.Open(filepath.Join(in.dir, "audit"), in.log) })
 	c := in.config
 	c.Store, c.Audit, c.HSM, c.Clock = in.store, in.audit, in.device, in.now
 	if c.JobInterval == 0 {
 		c.JobInterval = time.Hour // tests run the jobs themselves
 	}
 	return c
+}
+
+// unlocked opens what a moment ago was closed: a child that another test is just
+// starting may still hold its lock, between fork and exec.
+func unlocked[A any](t testing.TB, open func() (A, error)) A {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		opened, err := open()
+		locked := errors.Is(err, store.ErrLocked) || errors.Is(err, audit.ErrLocked) ||
+			err != nil && strings.Contains(err.Error(), "Another process is using this Badger database")
+		if !locked || time.Now().After(deadline) {
+			return must[A](t)(opened, err)
+		}
+	}
 }
 
 func (in *testInstallation) initialize(o InitOptions) {
@@ -110,6 +138,12 @@ func appCall() Call { return as(policy.Token, "app") }
 func (in *testInstallation) namespace(name string) {
 	in.t.Helper()
 	must[Namespace](in.t)(in.CreateNamespace(context.Background(), admin(), CreateNamespaceRequest{Namespace: name}))
+}
+
+func (in *testInstallation) domain(name string) *domain.Domain {
+	in.t.Helper()
+	ns := must[*namespace](in.t)(in.findNamespace(context.Background(), name))
+	return must[*domain.Domain](in.t)(in.domainOf(context.Background(), ns))
 }
 
 func (in *testInstallation) key(namespace, name, algorithm string) Key {

@@ -34,6 +34,10 @@ var ErrNoSigningMechanism = errors.New("the token has no signing mechanism that 
 // blob is at fault, not the device.
 var ErrUnwrap = errors.New("wrapped secret fails authentication under the root key")
 
+// ErrWrongToken is what HSM.FindRoot returns when the device answers, but does not
+// have that root key, or has another in its place: it is not the token remembered.
+var ErrWrongToken = errors.New("the token does not hold the root key that the store remembers; it is another token, or the key is gone from it")
+
 // Signer is an audit signing key on the token.
 type Signer struct {
 	ID        ObjectID
@@ -44,10 +48,11 @@ type Signer struct {
 // HSM is what the core needs of the device. All methods are safe for concurrent
 // use and end with their context.
 type HSM interface {
-	// GenerateRoot makes a root key and returns its id and check value. The id
-	// comes with an error too when it is not known whether the key was made.
-	GenerateRoot(ctx context.Context) (ObjectID, []byte, error)
-	// FindRoot fails unless the token has the root key with that check value.
+	// GenerateRoot makes a root key under that id and returns its check value. After
+	// an error the key may be there nevertheless.
+	GenerateRoot(ctx context.Context, id ObjectID) (checkValue []byte, err error)
+	// FindRoot fails unless the token has the root key with that check value, with
+	// ErrWrongToken if the token answers that it has not.
 	FindRoot(ctx context.Context, id ObjectID, checkValue []byte) error
 	Wrap(ctx context.Context, root ObjectID, version uint32, secret, aad []byte) ([]byte, error)
 	Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error)
@@ -56,9 +61,11 @@ type HSM interface {
 	// comes with an error as GenerateRoot's does.
 	GenerateSigner(ctx context.Context) (Signer, error)
 	FindSigner(ctx context.Context, id ObjectID) (Signer, error)
+	// Sign signs with a key that was generated or found before.
 	Sign(ctx context.Context, signer ObjectID, message []byte) ([]byte, error)
-	// Destroy removes the objects with that id; only a failed Initialize uses it.
+	// Destroy removes the objects with that id.
 	Destroy(ctx context.Context, id ObjectID) error
+	HSMKeys
 	// Probe makes a canary call; Status makes no call.
 	Probe(ctx context.Context) error
 	Status() HSMStatus
@@ -102,21 +109,4 @@ func (o observed) Sign(ctx context.Context, signer ObjectID, message []byte) (si
 func (o observed) Probe(ctx context.Context) (err error) {
 	defer o.done("Probe", time.Now(), &err)
 	return o.HSM.Probe(ctx)
-}
-
-// root binds the device to one version of the root key.
-type root struct {
-	hsm     HSM
-	id      ObjectID
-	version uint32
-}
-
-// Wrap implements domain.Root.
-func (r root) Wrap(ctx context.Context, secret, aad []byte) ([]byte, error) {
-	return r.hsm.Wrap(ctx, r.id, r.version, secret, aad)
-}
-
-// Unwrap implements domain.Root; the blob names its root key itself.
-func (r root) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
-	return r.hsm.Unwrap(ctx, blob, aad)
 }

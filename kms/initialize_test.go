@@ -26,15 +26,15 @@ func (d *moody) fails() bool {
 	return d.calls == d.failAt
 }
 
-func (d *moody) GenerateRoot(ctx context.Context) (ObjectID, []byte, error) {
+func (d *moody) GenerateRoot(ctx context.Context, id ObjectID) ([]byte, error) {
 	if d.fails() {
 		if !d.carriedOut {
-			return ObjectID{}, nil, errMood
+			return nil, errMood
 		}
-		id, _, err := d.softDevice.GenerateRoot(ctx)
-		return id, nil, errors.Join(err, errMood)
+		_, err := d.softDevice.GenerateRoot(ctx, id)
+		return nil, errors.Join(err, errMood)
 	}
-	return d.softDevice.GenerateRoot(ctx)
+	return d.softDevice.GenerateRoot(ctx, id)
 }
 
 func (d *moody) GenerateSigner(ctx context.Context) (Signer, error) {
@@ -236,7 +236,28 @@ func TestSealedSigner(t *testing.T) {
 	if status.SignerProtection != signerSealed || status.SignerAlgorithm != "ED25519" {
 		t.Errorf("status says the signer is %s, %s", status.SignerAlgorithm, status.SignerProtection)
 	}
-	if seed := must[[]byte](t)(in.SystemSecret(t.Context(), secretAuditSigner)); len(seed) != 32 {
+	if seed := must[[]byte](t)(in.SystemSecret(t.Context(), in.installation.Signer.Secret)); len(seed) != 32 {
 		t.Errorf("the sealed signer has %d bytes", len(seed))
+	}
+}
+
+// A store of another format is left alone, and its reader is told.
+func TestAnotherFormatIsRefused(t *testing.T) {
+	in := newInstallation(t)
+	older := in.installation
+	older.Format = 1
+	tx := &transaction{}
+	record := in.record(pathInstallation)
+	tx.put(in.system, pathInstallation, record.Revision, older)
+	in.head.lock.Lock()
+	if err := tx.commit(t.Context(), in.Service); err != nil {
+		t.Fatal(err)
+	}
+	in.head.lock.Unlock()
+	in.crash()
+	parts := in.parts()
+	defer in.closeParts()
+	if _, err := Open(t.Context(), parts); !errors.Is(err, store.ErrFormat) {
+		t.Errorf("Open = %v", err)
 	}
 }

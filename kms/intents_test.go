@@ -108,3 +108,27 @@ func TestAnOpenIntentIsNotPassedOver(t *testing.T) {
 		t.Errorf("outcomes = %+v", outcomes)
 	}
 }
+
+// A change that was held up between taking its floor and beginning must not have
+// a start look further back than marks are kept, and miss them.
+func TestALateIntentDoesNotLookFurtherBack(t *testing.T) {
+	in := newInstallation(t)
+	floor := in.audit.Next()
+	in.namespace("pay")
+	if err := in.settleIntents(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	below := in.intents.stored.value.Below
+	late := in.intents.begin(floor)
+	in.namespace("hr")
+	in.advance(anchorInterval)
+	if err := in.settleIntents(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := in.intents.stored.value.Below; now < below {
+		t.Errorf("a start would look from %d on, marks before %d are gone", now, below)
+	}
+	in.intents.end(late, false)
+	in.crash()
+	in.open()
+}

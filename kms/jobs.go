@@ -13,7 +13,7 @@ import (
 // Pauses between rounds of the jobs that do not run in every round.
 const (
 	flushInterval  = 30 * time.Second
-	probeInterval  = 2 * time.Second
+	probeInterval  = 1500 * time.Millisecond // so that a device that hangs is told within 5 s
 	reseedInterval = 10 * time.Minute
 	denialInterval = 10 * time.Second
 	countInterval  = 2 * time.Minute
@@ -29,25 +29,41 @@ type jobs struct {
 	stop   context.CancelFunc
 	done   sync.WaitGroup
 	rotate chan *key
+
+	rotateOnToken chan *key // of protection level HSM
 }
 
 // rotateSoon asks for a rotation before the random nonces run out. When too many
 // ask at once, the next block that is reserved asks again.
 func (j *jobs) rotateSoon(k *key) {
+	queue := j.rotate
+	if k.Protection == HSMLevel {
+		queue = j.rotateOnToken
+	}
 	select {
-	case j.rotate <- k:
+	case queue <- k:
 	default:
 	}
 }
 
 func (s *Service) startJobs() {
 	ctx, cancel := context.WithCancel(context.Background())
-	s.jobs = jobs{stop: cancel, rotate: make(chan *key, 64)}
-	healthy := ""
-	s.hsmHealth.Store(&healthy)
-	s.jobs.done.Go(func() { s.watchHSM(ctx) })
+	s.jobs = jobs{stop: cancel, rotate: make(chan *key, 64), rotateOnToken: make(chan *key, 64)}
+	for _, d := range s.devices {
+		s.jobs.done.Go(func() { s.watchHSM(ctx, d) })
+	}
+	s.jobs.done.Go(func() { s.watchHead(ctx) })
+	s.jobs.done.Go(func() { s.signCheckpoints(ctx) })
+	s.jobs.done.Go(func() { s.dropOld(ctx) })
+	for _, r := range s.receivers {
+		s.jobs.done.Go(func() { s.feed(ctx, r) })
+	}
 	s.jobs.done.Go(func() { s.runJobs(ctx) })
 	s.jobs.done.Go(func() { s.countKeys(ctx) })
+	s.jobs.done.Go(func() { s.tendNamespaces(ctx) })
+	s.jobs.done.Go(func() { s.tendToken(ctx) })
+	s.jobs.done.Go(func() { s.watchObjects(ctx) })
+	s.jobs.done.Go(func() { s.tendRoots(ctx) })
 }
 
 func (s *Service) stopJobs() {
@@ -81,6 +97,9 @@ func (s *Service) runJobs(ctx context.Context) {
 }
 
 func (s *Service) round(ctx context.Context, name string, run func(context.Context) error) {
+	if s.sealed() {
+		return // nothing can be read or written; what waits goes on afterwards
+	}
 	ctx, cancel := context.WithTimeout(ctx, jobTimeout)
 	defer cancel()
 	if err := run(ctx); err != nil && ctx.Err() == nil {
@@ -88,36 +107,39 @@ func (s *Service) round(ctx context.Context, name string, run func(context.Conte
 	}
 }
 
-// watchHSM probes the device, tells its health, and reads fresh randomness.
-func (s *Service) watchHSM(ctx context.Context) {
+// watchHSM probes a device, tells its health, and reads fresh randomness from the
+// default one.
+func (s *Service) watchHSM(ctx context.Context, d *device) {
 	tick, reseed := time.NewTicker(probeInterval), time.NewTicker(reseedInterval)
 	defer tick.Stop()
 	defer reseed.Stop()
-	failed := 0
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-reseed.C:
-			s.round(ctx, "reseeding", s.reseed)
+			if d.name == DefaultToken {
+				s.round(ctx, "reseeding", s.reseed)
+			}
 		case <-tick.C:
-			failed = s.probe(ctx, failed)
+			s.probe(ctx, d)
 		}
 	}
 }
 
-func (s *Service) probe(ctx context.Context, failed int) int {
-	ctx, cancel := context.WithTimeout(ctx, probeInterval)
+func (s *Service) probe(ctx context.Context, d *device) {
+	d.watch.Lock()
+	defer d.watch.Unlock()
+	probing, cancel := context.WithTimeout(ctx, probeInterval)
 	defer cancel()
-	err := s.hsm.Probe(ctx)
-	if err == nil {
-		s.noteHSM("")
-		return 0
+	err := d.probe(probing, s.now())
+	switch {
+	case err == nil:
+		s.noteHSM(d, "")
+	case d.failed == probesToFail:
+		s.noteHSM(d, "the HSM does not answer: "+err.Error())
 	}
-	if failed++; failed == probesToFail {
-		s.noteHSM("the HSM does not answer: " + err.Error())
-	}
-	return failed
+	s.followLoss(ctx, d)
 }
 
 // countKeys counts the store's keys from time to time, for metrics.
@@ -164,16 +186,19 @@ func (s *Service) keyCounts() KeyCounts {
 }
 
 // noteHSM tells of a change in the device's health, in the log and the audit log.
-func (s *Service) noteHSM(problem string) {
-	if before := s.hsmHealth.Swap(&problem); *before == problem {
+func (s *Service) noteHSM(d *device, problem string) {
+	if before := d.health.Swap(&problem); *before == problem {
 		return
 	}
 	entry := audit.Entry{Time: s.now(), Phase: audit.PhaseEvent, Principal: internalPrincipal, Action: "HSMHealth", Outcome: string(OK)}
+	if d.name != DefaultToken {
+		entry.Details = map[string]string{"token": d.name}
+	}
 	if problem != "" {
 		entry.Outcome = string(Unavailable)
-		s.log.Error("HSM away; keys already unwrapped go on serving", "problem", problem)
+		s.log.Error("HSM away; keys already unwrapped go on serving", "token", d.name, "problem", problem)
 	} else {
-		s.log.Info("HSM is back")
+		s.log.Info("HSM is back", "token", d.name)
 	}
 	if _, err := s.audit.Append(&entry, audit.Sync); err != nil {
 		s.log.Error("HSM health was not logged", "error", err)

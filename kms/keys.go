@@ -18,39 +18,72 @@ func (s *Service) CreateKey(ctx context.Context, call Call, q CreateKeyRequest) 
 	algorithm, check := s.checkCreate(q)
 	id := newID()
 	c := change{action: policy.CreateKey, namespace: q.Namespace, key: q.Key, idempotency: q.Idempotency, check: check,
-		request: struct{ N, K, P, A, L, O, R any }{q.Namespace, q.Key, q.Purpose, q.Algorithm, q.Protection, q.Labels, q.Rotation},
-		lock:    func() *sync.Mutex { return s.lock(id) }}
+		request: struct{ N, K, P, A, L, O, R, E any }{q.Namespace, q.Key, q.Purpose, q.Algorithm, q.Protection, q.Labels, q.Rotation, q.Exportable},
+		lock:    func() *sync.Mutex { return s.creationLock(q.Namespace, id) }}
 	c.resource = func(ctx context.Context) (*policy.Resource, error) {
 		_, err := s.findNamespace(ctx, q.Namespace)
+		if err == nil {
+			err = s.usable(q.Namespace)
+		}
 		return &policy.Resource{Namespace: q.Namespace, Key: q.Key, Labels: q.Labels,
-			Purpose: string(algorithm.Purpose()), Algorithm: algorithm.Name(), Protection: string(Software)}, err
+			Purpose: string(algorithm.Purpose()), Algorithm: algorithm.Name(), Protection: string(q.protection()), Exportable: q.Exportable}, err
 	}
-	return mutate(ctx, s, call, c, func(ctx context.Context, _ *trace, tx *transaction) (Key, error) {
+	if q.protection() == HSMLevel {
+		c.prepare = func(ctx context.Context, t *trace) (func(), error) { return s.prepareKey(ctx, t, id, algorithm, q) }
+	}
+	return mutate(ctx, s, call, c, func(ctx context.Context, t *trace, tx *transaction) (Key, error) {
 		ns, err := s.findNamespace(ctx, q.Namespace)
 		if err != nil {
 			return Key{}, err
 		}
-		return s.planKey(ctx, tx, ns, id, algorithm, q)
+		if err := s.refusal(ns); err != nil {
+			return Key{}, err
+		}
+		return s.planKey(ctx, t, tx, ns, id, algorithm, q)
 	})
 }
 
+func (q CreateKeyRequest) protection() Protection {
+	if q.Protection == "" {
+		return Software
+	}
+	return q.Protection
+}
+
+// prepareKey makes the first version's key on the token, unless it is clear already
+// that the key cannot be created.
+func (s *Service) prepareKey(ctx context.Context, t *trace, id ID, a *keyring.Algorithm, q CreateKeyRequest) (done func(), err error) {
+	ns, err := s.findNamespace(ctx, q.Namespace)
+	if err == nil {
+		err = s.refusal(ns)
+	}
+	if err == nil {
+		err = s.checkFree(ctx, ns, q.Key)
+	}
+	if err == nil {
+		err = s.checkKeyQuota(ctx, ns, &transaction{})
+	}
+	if err != nil {
+		return func() {}, err
+	}
+	return s.makeObject(ctx, t, ns, objectRecord{Key: id, Version: 1, Algorithm: a.Name()})
+}
+
 func (s *Service) checkCreate(q CreateKeyRequest) (*keyring.Algorithm, error) {
-	algorithm, err := resolveAlgorithm(q.Purpose, q.Algorithm)
+	algorithm, err := s.resolveFor(q.Namespace, q.Protection, q.Purpose, q.Algorithm)
 	if err != nil {
 		return nil, errors.Join(checkNamespaceName(q.Namespace), checkName("key", q.Key), err)
 	}
 	return algorithm, errors.Join(checkNamespaceName(q.Namespace), checkName("key", q.Key), checkLabels(q.Labels),
-		checkProtection(q.Protection), s.checkRotation(algorithm, q.Rotation))
+		checkProtection(q.Protection), checkExportable(q.Protection, q.Exportable), s.checkRotation(algorithm, q.Rotation))
 }
 
 func checkProtection(p Protection) error {
 	switch p {
-	case "", Software:
+	case "", Software, HSMLevel:
 		return nil
-	case HSMLevel:
-		return invalid("protection_level", "HSM is not offered by this release; use SOFTWARE, which is sealed under the root key in the HSM")
 	}
-	return invalid("protection_level", "%q is unknown; use SOFTWARE", p)
+	return invalid("protection_level", "%q is unknown; use SOFTWARE or HSM", p)
 }
 
 func (s *Service) checkRotation(a *keyring.Algorithm, r Rotation) error {
@@ -73,7 +106,7 @@ func (s *Service) checkRotation(a *keyring.Algorithm, r Rotation) error {
 	return nil
 }
 
-func (s *Service) planKey(ctx context.Context, tx *transaction, ns *namespace, id ID, a *keyring.Algorithm, q CreateKeyRequest) (Key, error) {
+func (s *Service) planKey(ctx context.Context, t *trace, tx *transaction, ns *namespace, id ID, a *keyring.Algorithm, q CreateKeyRequest) (Key, error) {
 	d, err := s.domainOf(ctx, ns)
 	if err != nil {
 		return Key{}, err
@@ -81,12 +114,15 @@ func (s *Service) planKey(ctx context.Context, tx *transaction, ns *namespace, i
 	if err := s.checkFree(ctx, ns, q.Key); err != nil {
 		return Key{}, err
 	}
+	if err := s.checkKeyQuota(ctx, ns, tx); err != nil {
+		return Key{}, err
+	}
 	now := s.now().UTC()
 	record := keyRecord{Framing: framingNative, PrimaryCreated: now, Key: Key{Namespace: ns.Name, Name: q.Key, ID: id,
-		Purpose: a.Purpose(), Algorithm: a.Name(), Protection: Software, PrimaryVersion: 1, LatestVersion: 1,
-		Labels: q.Labels, Rotation: q.Rotation, Created: now, Updated: now, State: KeyActive}}
+		Purpose: a.Purpose(), Algorithm: a.Name(), Protection: q.protection(), PrimaryVersion: 1, LatestVersion: 1,
+		Labels: q.Labels, Rotation: q.Rotation, Exportable: q.Exportable, Imported: t.importedTime(), Created: now, Updated: now, State: KeyActive}}
 	s.scheduleRotation(tx, &record)
-	if err := s.putVersion(tx, d, ns.ID, id, a, 1); err != nil {
+	if err := s.putVersion(t, tx, d, ns.ID, record.Key, a, 1); err != nil {
 		return Key{}, err
 	}
 	tx.put(s.system, pathKeyID(id), 0, keyIndex{Namespace: ns.ID, NamespaceName: ns.Name})
@@ -108,9 +144,17 @@ func (s *Service) checkFree(ctx context.Context, ns *namespace, name string) err
 	}
 }
 
-// putVersion makes fresh material, sealed under the namespace's domain.
-func (s *Service) putVersion(tx *transaction, d *domain.Domain, ns, key ID, a *keyring.Algorithm, number uint32) error {
-	material, err := a.Generate(&s.random)
+// putVersion writes a new version: with fresh or imported material, sealed under the
+// namespace's domain, or with the key that was made for it on the token.
+func (s *Service) putVersion(t *trace, tx *transaction, d *domain.Domain, ns ID, k Key, a *keyring.Algorithm, number uint32) error {
+	if k.Protection == HSMLevel {
+		return s.putOwned(t, tx, d, ns, k.ID, a, number)
+	}
+	return s.putMaterial(t, tx, d, ns, k.ID, a, number)
+}
+
+func (s *Service) putMaterial(t *trace, tx *transaction, d *domain.Domain, ns, key ID, a *keyring.Algorithm, number uint32) error {
+	material, err := s.newMaterial(t, a)
 	if errors.Is(err, keyring.ErrNotFIPS) {
 		return invalid("algorithm", "%s is not allowed while FIPS 140-3 mode is enforced; ListAlgorithms says which are", a.Name())
 	}
@@ -122,14 +166,14 @@ func (s *Service) putVersion(tx *transaction, d *domain.Domain, ns, key ID, a *k
 	if err != nil {
 		return err
 	}
-	tx.put(d, pathVersion(ns, key, number), 0, versionRecord{Version: number, State: Enabled, Created: s.now().UTC(), Material: sealed})
+	tx.put(d, pathVersion(ns, key, number), 0, versionRecord{Version: number, State: Enabled, Created: s.now().UTC(), Imported: t.importedTime(), Material: sealed})
 	tx.put(d, pathUsage(ns, key, number), 0, usageRecord{})
 	return nil
 }
 
 // scheduleRotation replaces the key's place in the queue of due rotations.
 func (s *Service) scheduleRotation(tx *transaction, k *keyRecord) {
-	job := due{Kind: dueRotate, Namespace: k.Namespace, Key: k.ID}
+	job := due{Kind: dueRotate, Namespace: k.Namespace, Key: k.ID, OnToken: k.Protection == HSMLevel}
 	if !k.NextRotation.IsZero() {
 		tx.discard(pathDue(k.NextRotation, job))
 	}
@@ -145,7 +189,9 @@ func (s *Service) keyChange(action policy.Action, namespace, name, idempotency s
 	at := &target{}
 	return change{action: action, namespace: namespace, key: name, idempotency: idempotency, request: request,
 		resource: func(ctx context.Context) (resource *policy.Resource, err error) {
-			resource, at.key, err = s.keyResource(ctx, namespace, name)
+			if resource, at.key, err = s.keyResource(ctx, namespace, name); err == nil {
+				err = s.usable(namespace)
+			}
 			return resource, err
 		},
 		lock:   func() *sync.Mutex { return s.lock(at.key.ID) },
@@ -161,6 +207,9 @@ func (s *Service) keyResource(ctx context.Context, namespace, name string) (*pol
 	ns, err := s.findNamespace(ctx, namespace)
 	if err != nil {
 		return &policy.Resource{Namespace: namespace, Key: name}, nil, err
+	}
+	if ns.State == NamespaceDeleted {
+		return &policy.Resource{Namespace: namespace, Key: name}, nil, s.refusal(ns)
 	}
 	k, err := s.findKey(ctx, ns, name)
 	if err != nil {
@@ -183,8 +232,12 @@ func (s *Service) current(ctx context.Context, at *target) (stored[keyRecord], *
 	return record, d, err
 }
 
-// currentActive is current for a key that is not deleted.
+// currentActive is current for a key that is not deleted, by itself or with its
+// namespace.
 func (s *Service) currentActive(ctx context.Context, at *target) (stored[keyRecord], *domain.Domain, error) {
+	if err := s.refusal(at.key.ns); err != nil {
+		return stored[keyRecord]{}, nil, err
+	}
 	k, d, err := s.current(ctx, at)
 	if err == nil && k.value.State != KeyActive {
 		err = errKeyDeleted(k.value.Key)
@@ -257,8 +310,14 @@ func (s *Service) GetKey(ctx context.Context, call Call, q KeyRef) (Key, error) 
 		if err != nil {
 			return Key{}, err
 		}
-		return k.Key, nil
+		return s.describeKey(k.keyRecord), nil
 	})
+}
+
+// describeKey adds since when a deleted key is erased.
+func (s *Service) describeKey(k keyRecord) Key {
+	k.ErasedTime = s.erasedTime(k.Namespace, k.DestroyedUnder, k.Protection)
+	return k.Key
 }
 
 // admit finds a key and authorises an action on it. Who may not do it learns
@@ -270,6 +329,22 @@ func (s *Service) admit(ctx context.Context, t *trace, action policy.Action, nam
 		return nil, err
 	}
 	t.about(k)
+	return k, nil
+}
+
+// admitUse is admit for a use of a key, which a deleted key refuses, or one of a
+// deleted namespace.
+func (s *Service) admitUse(ctx context.Context, t *trace, action policy.Action, namespace, name string, encryptionContext map[string]string) (*key, error) {
+	k, err := s.admit(ctx, t, action, namespace, name, encryptionContext)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.usable(namespace); err != nil {
+		return nil, s.alarm(t, err)
+	}
+	if k.State != KeyActive {
+		return nil, s.alarm(t, errKeyDeleted(k.Key))
+	}
 	return k, nil
 }
 
@@ -289,13 +364,16 @@ func (s *Service) listKeys(ctx context.Context, t *trace, q ListKeysRequest) (li
 	if err := s.permit(t, policy.ListKeys, resource, nil, missing); err != nil {
 		return listing[Key]{}, err
 	}
+	if ns.State == NamespaceDeleted {
+		return listing[Key]{}, s.refusal(ns)
+	}
 	d, err := s.domainOf(ctx, ns)
 	if err != nil {
 		return listing[Key]{}, err
 	}
 	if q.ShowDeleted {
 		return list(ctx, s, d, prefixKey+ns.ID.String()+"/", q.PageSize, q.PageToken, func(r stored[keyRecord]) (Key, bool, error) {
-			return r.value.Key, hasLabels(r.value.Labels, q.Labels), nil
+			return s.describeKey(r.value), hasLabels(r.value.Labels, q.Labels), nil
 		})
 	}
 	return list(ctx, s, d, prefixKeyNames(ns.ID), q.PageSize, q.PageToken, func(r stored[keyNameRecord]) (Key, bool, error) {

@@ -153,7 +153,7 @@ func TestDeleteAndRestoreKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := must[*namespace](t)(in.findNamespace(t.Context(), "pay")).domain.opened.Load()
+	d := in.domain("pay")
 	for _, record := range page.Records {
 		if v := must[stored[versionRecord]](t)(decode[versionRecord](d, record)); v.value.Material != nil || v.value.State != Destroyed {
 			t.Fatalf("version %d of a deleted key is %s and has material", v.value.Version, v.value.State)

@@ -46,7 +46,7 @@ func list[R, T any](ctx context.Context, s *Service, d *domain.Domain, prefix st
 	}
 	out := listing[T]{next: base64.RawURLEncoding.EncodeToString([]byte(page.Next))}
 	for _, record := range page.Records {
-		r, err := decode[R](d, record)
+		r, err := decodeNow[R](ctx, s, d, record)
 		if err != nil {
 			return listing[T]{}, err
 		}

@@ -5,8 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/keywright/keywright/kms/internal/domain"
 	"github.com/keywright/keywright/kms/policy"
@@ -20,17 +21,6 @@ type namespace struct {
 	revision store.Revision
 	domain   *lazyDomain
 	resource policy.Resource
-}
-
-type lazyDomain struct {
-	opened atomic.Pointer[domain.Domain]
-	open   sync.Mutex
-}
-
-func openedDomain(d *domain.Domain) *lazyDomain {
-	l := &lazyDomain{}
-	l.opened.Store(d)
-	return l
 }
 
 func newNamespace(record Namespace, revision store.Revision, d *lazyDomain) *namespace {
@@ -63,26 +53,9 @@ func (s *Service) loadNamespace(ctx context.Context, name string) (*namespace, e
 	if err != nil {
 		return nil, err
 	}
-	ns := newNamespace(record.value, record.revision, &lazyDomain{})
+	ns := newNamespace(record.value, record.revision, newLazyDomain(record.value.generations(), nil))
 	s.namespaces.Store(name, ns)
 	return ns, nil
-}
-
-// domainOf returns the namespace's domain, unwrapped by the HSM on first use.
-func (s *Service) domainOf(ctx context.Context, ns *namespace) (*domain.Domain, error) {
-	if d := ns.domain.opened.Load(); d != nil {
-		return d, nil
-	}
-	ns.domain.open.Lock()
-	defer ns.domain.open.Unlock()
-	if d := ns.domain.opened.Load(); d != nil {
-		return d, nil
-	}
-	d, err := s.openDomain(ctx, ns.ID, ns.Generation)
-	if err == nil {
-		ns.domain.opened.Store(d)
-	}
-	return d, err
 }
 
 // namespaceResource is what is known of a namespace for a decision: its name
@@ -95,74 +68,144 @@ func (s *Service) namespaceResource(ctx context.Context, name string) (*policy.R
 	return &ns.resource, ns, nil
 }
 
+// namespaceChange is the change of an existing namespace: its resource, lock and
+// cleaning up.
+func (s *Service) namespaceChange(action policy.Action, name, idempotency string, request any) change {
+	return change{action: action, namespace: name, idempotency: idempotency, request: request,
+		resource: func(ctx context.Context) (*policy.Resource, error) {
+			resource, _, err := s.namespaceResource(ctx, name)
+			return resource, err
+		},
+		lock:   func() *sync.Mutex { return &s.head.lock },
+		forget: s.reloadHead}
+}
+
+// putNamespace writes a namespace's changed record. The caller holds the head's lock.
+func (s *Service) putNamespace(tx *transaction, ns *namespace, changed Namespace) Namespace {
+	changed.Updated = s.now().UTC()
+	tx.put(s.system, pathNamespace(ns.Name), ns.revision, changed)
+	tx.then(func(revision store.Revision) {
+		s.keepNamespace(newNamespace(changed, revision, ns.domain))
+	})
+	return changed
+}
+
 // CreateNamespace makes a namespace with a domain secret of its own, by one HSM call.
 func (s *Service) CreateNamespace(ctx context.Context, call Call, q CreateNamespaceRequest) (Namespace, error) {
 	c := change{action: policy.CreateNamespace, namespace: q.Namespace, idempotency: q.Idempotency,
-		request: struct{ N, L any }{q.Namespace, q.Labels}, check: errors.Join(checkNamespaceName(q.Namespace), checkLabels(q.Labels)),
+		request: namespaceRequest(q), check: errors.Join(checkNamespaceName(q.Namespace), checkLabels(q.Labels)),
 		resource: func(context.Context) (*policy.Resource, error) {
 			return &policy.Resource{Namespace: q.Namespace, Labels: q.Labels}, nil
-		}}
+		},
+		lock:   func() *sync.Mutex { return &s.head.lock },
+		forget: s.reloadHead}
 	return mutate(ctx, s, call, c, func(ctx context.Context, _ *trace, tx *transaction) (Namespace, error) {
 		return s.planNamespace(ctx, tx, q)
 	})
 }
 
 func (s *Service) planNamespace(ctx context.Context, tx *transaction, q CreateNamespaceRequest) (Namespace, error) {
-	if _, err := s.findNamespace(ctx, q.Namespace); err == nil {
-		return Namespace{}, &Error{Code: AlreadyExists, Reason: "NAMESPACE_EXISTS", Field: "namespace", Message: "namespace " + q.Namespace + " already exists"}
+	if known, err := s.findNamespace(ctx, q.Namespace); err == nil {
+		return Namespace{}, errNamespaceExists(known.Namespace)
 	} else if CodeOf(err) != NotFound {
 		return Namespace{}, err
 	}
+	wrapping, err := s.activeRoot(q.Token)
+	if err != nil {
+		return Namespace{}, err
+	}
 	now := s.now().UTC()
-	made := Namespace{Name: q.Namespace, ID: newID(), Labels: q.Labels, Created: now, Updated: now, Generation: 1}
-	d, wrapped, err := domain.Create(ctx, s.root, &s.random, s.domainID(made.ID, 1))
+	made := Namespace{Name: q.Namespace, ID: newID(), Labels: q.Labels, Quotas: q.Quotas, Token: storedToken(q.Token),
+		Created: now, Updated: now, State: NamespaceActive, Generation: 1}
+	d, wrapped, err := domain.Create(ctx, wrapping, &s.random, s.domainID(made.ID, 1))
 	if err != nil {
 		return Namespace{}, hsmError(pathDomain(made.ID, 1), err)
 	}
-	tx.put(d, pathDomain(made.ID, 1), 0, domainRecord{Namespace: made.ID, Generation: 1, RootVersion: s.root.version, Wrapped: wrapped, Created: now})
+	tx.put(d, pathDomain(made.ID, 1), 0, domainRecord{Namespace: made.ID, Generation: 1, RootVersion: wrapping.Version, Wrapped: wrapped, Created: now})
 	tx.put(s.system, pathNamespace(made.Name), 0, made)
 	tx.detail("namespace_id", made.ID.String())
-	tx.then(func(revision store.Revision) { s.addNamespace(newNamespace(made, revision, openedDomain(d))) })
+	if made.Token != "" {
+		tx.detail("token", made.Token)
+	}
+	tx.then(func(revision store.Revision) {
+		opened := newLazyDomain(made.generations(), d.StoredAt(uint64(revision)))
+		s.keepNamespace(newNamespace(made, revision, opened))
+	})
 	return made, nil
 }
 
-// addNamespace puts a new namespace into memory, unless a caller who was quicker
-// has loaded it, and perhaps changed it since.
-func (s *Service) addNamespace(ns *namespace) {
+func errNamespaceExists(n Namespace) *Error {
+	e := &Error{Code: AlreadyExists, Reason: "NAMESPACE_EXISTS", Field: "namespace", Message: "namespace " + n.Name + " already exists"}
+	if n.State != NamespaceActive {
+		e.Message += ": it is deleted, and its name is free once it is removed, after " + n.DestroyTime.Format(time.RFC3339)
+	}
+	return e
+}
+
+// keepNamespace puts a namespace into memory, unless a newer state of it is there.
+func (s *Service) keepNamespace(ns *namespace) {
 	s.namespaceLock.Lock()
 	defer s.namespaceLock.Unlock()
-	if _, known := s.namespaces.Load(ns.Name); !known {
+	if known, ok := s.namespaces.Load(ns.Name); !ok || known.revision < ns.revision {
+		ns.domain.want(ns.generations(), nil)
 		s.namespaces.Store(ns.Name, ns)
 	}
 }
 
-// UpdateNamespace replaces labels.
+// loadNamespaces puts the namespaces that were read into memory.
+func (s *Service) loadNamespaces(_ headRecord, all covered) error {
+	s.namespaceLock.Lock()
+	defer s.namespaceLock.Unlock()
+	there := map[string]bool{}
+	err := eachCovered(all, prefixNamespace, func(_ string, n stored[Namespace]) error {
+		there[n.value.Name] = true
+		known, ok := s.namespaces.Load(n.value.Name)
+		if ok && known.revision == n.revision {
+			return nil
+		}
+		d := newLazyDomain(n.value.generations(), nil)
+		if ok && known.ID == n.value.ID {
+			d = known.domain
+			d.want(n.value.generations(), nil)
+		}
+		s.namespaces.Store(n.value.Name, newNamespace(n.value, n.revision, d))
+		return nil
+	})
+	for name := range s.namespaces.All() {
+		if !there[name] {
+			s.namespaces.Delete(name)
+		}
+	}
+	return err
+}
+
+// UpdateNamespace replaces labels, quotas or both.
 func (s *Service) UpdateNamespace(ctx context.Context, call Call, q UpdateNamespaceRequest) (Namespace, error) {
-	c := change{action: policy.UpdateNamespace, namespace: q.Namespace, idempotency: q.Idempotency, request: struct{ N, L any }{q.Namespace, q.Labels},
-		resource: func(ctx context.Context) (*policy.Resource, error) {
-			resource, _, err := s.namespaceResource(ctx, q.Namespace)
-			return resource, err
-		},
-		lock:   func() *sync.Mutex { return &s.namespaceLock },
-		forget: func() { s.namespaces.Delete(q.Namespace) }}
+	c := s.namespaceChange(policy.UpdateNamespace, q.Namespace, q.Idempotency, struct{ N, L, Q any }{q.Namespace, q.Labels, q.Quotas})
 	if q.Labels != nil {
 		c.check = checkLabels(*q.Labels)
 	}
 	return mutate(ctx, s, call, c, func(ctx context.Context, _ *trace, tx *transaction) (Namespace, error) {
-		ns, err := s.loadNamespace(ctx, q.Namespace)
+		ns, err := s.findNamespace(ctx, q.Namespace)
 		if err != nil {
 			return Namespace{}, err
 		}
+		if err := s.refusal(ns); err != nil {
+			return Namespace{}, err
+		}
 		updated := ns.Namespace
-		if q.Labels == nil {
+		if q.Labels == nil && q.Quotas == nil {
 			return updated, nil
 		}
-		updated.Labels, updated.Updated = *q.Labels, s.now().UTC()
-		tx.put(s.system, pathNamespace(q.Namespace), ns.revision, updated)
-		tx.then(func(revision store.Revision) {
-			s.namespaces.Store(updated.Name, newNamespace(updated, revision, ns.domain))
-		})
-		return updated, nil
+		if q.Labels != nil {
+			updated.Labels = *q.Labels
+		}
+		if q.Quotas != nil {
+			updated.Quotas = *q.Quotas
+			tx.detail("max_keys", fmt.Sprint(q.Quotas.MaxKeys))
+			tx.detail("requests_per_second", fmt.Sprint(q.Quotas.RequestsPerSecond))
+		}
+		return s.putNamespace(tx, ns, updated), nil
 	})
 }
 
@@ -174,7 +217,7 @@ func (s *Service) GetNamespace(ctx context.Context, call Call, name string) (Nam
 		if err := s.permit(t, policy.GetNamespace, resource, nil, missing); err != nil {
 			return Namespace{}, err
 		}
-		return ns.Namespace, nil
+		return s.withProgress(ctx, ns.Namespace)
 	})
 }
 
@@ -185,7 +228,8 @@ func (s *Service) ListNamespaces(ctx context.Context, call Call, q ListRequest) 
 			return listing[Namespace]{}, err
 		}
 		return list(ctx, s, s.system, prefixNamespace, q.PageSize, q.PageToken, func(n stored[Namespace]) (Namespace, bool, error) {
-			return n.value, true, nil
+			described, err := s.withProgress(ctx, n.value)
+			return described, true, err
 		})
 	})
 }

@@ -1,94 +1,107 @@
 package kms
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/keywright/keywright/kms/policy"
 	"github.com/keywright/keywright/kms/store"
 )
 
-// reloadTimeout bounds how long an uncertain change waits for the store.
-const reloadTimeout = 10 * time.Second
+// policiesInForce is the compiled set and what it was made of.
+type policiesInForce struct {
+	set    atomic.Pointer[policy.Set]
+	source policySource // guarded by the head's lock
+}
 
-// loadPolicies reads all policies and compiles them.
-func (s *Service) loadPolicies(ctx context.Context) error {
-	head, all, err := s.readPolicies(ctx)
+// policySource is what a set is compiled from, by path. It is not changed once it
+// is in force.
+type policySource struct {
+	policies map[string]policy.Policy
+	groups   map[string]policy.Group
+}
+
+func (p policySource) clone() policySource {
+	return policySource{maps.Clone(p.policies), maps.Clone(p.groups)}
+}
+
+// compile makes the set, in the order of paths, so that what is told of it does
+// not depend on chance.
+func (p policySource) compile(revision uint64) (*policy.Set, error) {
+	return policy.NewSet(revision, sortedValues(p.policies), sortedValues(p.groups))
+}
+
+func sortedValues[V any](m map[string]V) []V {
+	values := make([]V, 0, len(m))
+	for _, path := range slices.Sorted(maps.Keys(m)) {
+		values = append(values, m[path])
+	}
+	return values
+}
+
+// loadPolicies puts the policies and groups that were read in force.
+func (s *Service) loadPolicies(head headRecord, all covered) error {
+	if set := s.policies.set.Load(); set != nil && set.Revision() == head.PolicyRevision {
+		return nil
+	}
+	source := policySource{map[string]policy.Policy{}, map[string]policy.Group{}}
+	err := eachCovered(all, prefixPolicy, func(path string, p stored[Policy]) error {
+		source.policies[path] = p.value.compiled()
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	set, err := policy.NewSet(head.value.PolicyRevision, all)
+	err = eachCovered(all, prefixGroup, func(path string, g stored[Group]) error {
+		source.groups[path] = g.value.compiled()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	set, err := source.compile(head.PolicyRevision)
 	if err == nil {
-		s.policies.Store(set)
+		s.enforce(set, source)
 	}
 	return err
 }
 
-// reloadPolicies makes what is stored be in force after a commit whose outcome is
-// not known. The caller holds the policy lock.
-func (s *Service) reloadPolicies() {
-	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
-	defer cancel()
-	if err := s.loadPolicies(ctx); err != nil {
-		s.log.Error("policies cannot be read after an uncertain change; those in force may be older than those stored", "error", err)
-	}
+func (s *Service) enforce(set *policy.Set, source policySource) {
+	s.policies.set.Store(set)
+	s.policies.source = source
 }
 
-// readPolicies reads the head record and all policies, which must be those that
-// the head was written with: none missing, none put back.
-func (s *Service) readPolicies(ctx context.Context) (stored[headRecord], []policy.Policy, error) {
-	head, err := read[headRecord](ctx, s, s.system, pathHead)
-	if errors.Is(err, store.ErrNotFound) {
-		err = dataLoss(pathHead, err)
-	}
+// planEnforcement has next be in force once the transaction is durable, and
+// returns its revision. A change after which nobody could put policies any more on
+// what it is about, the installation or a namespace, is refused, unless confirm
+// repeats the name of what is changed.
+func (s *Service) planEnforcement(tx *transaction, next policySource, about *policy.Resource, name, confirm string) (uint64, error) {
+	revision := s.head.stored.value.PolicyRevision + 1
+	set, err := next.compile(revision)
 	if err != nil {
-		return head, nil, err
+		return 0, policyError(err)
 	}
-	var all []policy.Policy
-	for after, more := "", true; more; more = after != "" {
-		page, err := s.store.List(ctx, prefixPolicy, after, store.MaxPageRecords)
-		if err != nil {
-			return head, nil, storeError(err)
+	if confirm != name && s.policies.set.Load().Governed(about) && !set.Governed(about) {
+		what := "the installation"
+		if about.Namespace != "" {
+			what = "namespace " + about.Namespace
 		}
-		for _, record := range page.Records {
-			p, err := decode[Policy](s.system, record)
-			if err != nil {
-				return head, nil, err
-			}
-			all = append(all, policy.Policy{Namespace: p.value.Namespace, Name: p.value.Name, Text: p.value.Text})
-		}
-		after = page.Next
+		return 0, precondition("LOCKOUT", "after this change nobody could put policies on %s any more; "+
+			"permit %s there to somebody first, or confirm with confirm_lockout: %s", what, policy.PutPolicy, name)
 	}
-	if !bytes.Equal(policyDigest(all), head.value.PolicyDigest) {
-		return head, nil, dataLoss(pathHead, errors.New("the policies are not those that it was written with"))
-	}
-	return head, all, nil
+	tx.detail("revision", strconv.FormatUint(revision, 10))
+	tx.then(func(store.Revision) { s.enforce(set, next) })
+	return revision, nil
 }
 
-// policyDigest is SHA-256 over all policies in the order of namespace and name,
-// each text preceded by its length.
-func policyDigest(all []policy.Policy) []byte {
-	ordered := slices.SortedFunc(slices.Values(all), func(a, b policy.Policy) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
-	h := sha256.New()
-	for _, p := range ordered {
-		for _, text := range []string{p.Namespace, p.Name, p.Text} {
-			var size [8]byte
-			binary.BigEndian.PutUint64(size[:], uint64(len(text)))
-			h.Write(size[:])
-			h.Write([]byte(text))
-		}
-	}
-	return h.Sum(nil)
+func (p Policy) compiled() policy.Policy {
+	return policy.Policy{Namespace: p.Namespace, Name: p.Name, Text: p.Text}
 }
 
 func policyError(err error) error {
@@ -97,6 +110,13 @@ func policyError(err error) error {
 		return err
 	}
 	return &Error{Code: InvalidArgument, Reason: "INVALID_POLICY", Field: "text", Message: bad.Error()}
+}
+
+// enforcedChange is the change of a policy or a group: all of these decide
+// together, so one lock is theirs.
+func (s *Service) enforcedChange(c change) change {
+	c.lock, c.forget = func() *sync.Mutex { return &s.head.lock }, s.reloadHead
+	return c
 }
 
 // policyResource is what a policy is about: its namespace or the installation.
@@ -111,9 +131,8 @@ func (s *Service) policyResource(namespace string) func(context.Context) (*polic
 }
 
 func (s *Service) policyChange(action policy.Action, q PolicyRef, request any) change {
-	c := change{action: action, namespace: q.Namespace, idempotency: q.Idempotency, request: request,
-		check: checkName("name", q.Name), resource: s.policyResource(q.Namespace), lock: func() *sync.Mutex { return &s.policyLock },
-		forget: s.reloadPolicies}
+	c := s.enforcedChange(change{action: action, namespace: q.Namespace, idempotency: q.Idempotency, request: request,
+		check: checkName("name", q.Name), resource: s.policyResource(q.Namespace)})
 	if q.Namespace != "" {
 		c.check = errors.Join(checkNamespaceName(q.Namespace), c.check)
 	}
@@ -122,13 +141,16 @@ func (s *Service) policyChange(action policy.Action, q PolicyRef, request any) c
 
 // PutPolicy writes a policy; it is in force when the call returns.
 func (s *Service) PutPolicy(ctx context.Context, call Call, q PutPolicyRequest) (Policy, error) {
-	ref := PolicyRef{Namespace: q.Namespace, Name: q.Name, Idempotency: q.Idempotency}
+	ref := PolicyRef{Namespace: q.Namespace, Name: q.Name, ConfirmLockout: q.ConfirmLockout, Idempotency: q.Idempotency}
 	c := s.policyChange(policy.PutPolicy, ref, struct{ N, P, T any }{q.Namespace, q.Name, q.Text})
 	written := policy.Policy{Namespace: q.Namespace, Name: q.Name, Text: q.Text}
 	if c.check == nil {
 		c.check = policyError(policy.Validate(written))
 	}
 	return mutate(ctx, s, call, c, func(ctx context.Context, _ *trace, tx *transaction) (Policy, error) {
+		if err := s.usable(q.Namespace); err != nil { // it would outlive the namespace
+			return Policy{}, err
+		}
 		return s.planPolicy(ctx, tx, ref, &written)
 	})
 }
@@ -153,27 +175,30 @@ func (s *Service) planPolicy(ctx context.Context, tx *transaction, q PolicyRef, 
 	if written == nil && err != nil {
 		return Policy{}, errNoPolicy(q)
 	}
-	head, all, err := s.readPolicies(ctx)
+	next := s.policies.source.clone()
+	delete(next.policies, path)
+	tx.detail("policy", q.Name)
+	if q.Namespace != "" {
+		tx.detail("namespace", q.Namespace)
+	}
+	if written != nil {
+		next.policies[path] = *written
+		tx.detail("text", written.Text)
+	}
+	about, err := s.policyResource(q.Namespace)(ctx)
 	if err != nil {
 		return Policy{}, err
 	}
-	all = slices.DeleteFunc(all, func(p policy.Policy) bool { return p.Namespace == q.Namespace && p.Name == q.Name })
-	if written != nil {
-		all = append(all, *written)
-	}
-	set, err := policy.NewSet(head.value.PolicyRevision+1, all)
+	revision, err := s.planEnforcement(tx, next, about, q.Name, q.ConfirmLockout)
 	if err != nil {
-		return Policy{}, policyError(err)
+		return Policy{}, err
 	}
-	tx.put(s.system, pathHead, head.revision, headRecord{PolicyRevision: set.Revision(), PolicyDigest: policyDigest(all)})
-	tx.detail("policy", q.Name)
-	tx.then(func(store.Revision) { s.policies.Store(set) })
 	if written == nil {
 		tx.delete(path, old.revision)
 		return Policy{}, nil
 	}
 	now := s.now().UTC()
-	p := Policy{Namespace: q.Namespace, Name: q.Name, Text: written.Text, Created: now, Updated: now, Revision: set.Revision()}
+	p := Policy{Namespace: q.Namespace, Name: q.Name, Text: written.Text, Created: now, Updated: now, Revision: revision}
 	if old.revision != 0 {
 		p.Created = old.value.Created
 	}

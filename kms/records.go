@@ -26,15 +26,24 @@ const (
 	prefixVersion    = "version/"
 	prefixUsage      = "usage/"
 	prefixPolicy     = "policy/"
+	prefixGroup      = "group/"
+	prefixRevocation = "revocation/"
 	prefixSecret     = "secret/"
 	prefixIdempotent = "idempotent/"
 	prefixDue        = "due/"
 	prefixIntent     = "intent/"
+	prefixRekey      = "rekey/"
+	prefixObject     = "object/"
+	prefixOrphan     = "orphan/"
+	prefixImport     = "import/"
+	prefixImportEnd  = "endedimport/"
 )
 
 func pathDomain(ns ID, generation uint32) string {
 	return fmt.Sprintf("%s%s/%08x", prefixDomain, ns, generation)
 }
+func prefixDomains(ns ID) string       { return prefixDomain + ns.String() + "/" }
+func pathRekey(ns ID) string           { return prefixRekey + ns.String() }
 func pathNamespace(name string) string { return prefixNamespace + name }
 
 // pathKeyID is never deleted: an id is never reused.
@@ -60,45 +69,57 @@ func prefixPolicies(namespace string) string {
 }
 
 // domainRecord is the wrapped secret of one generation of a namespace; it is
-// authenticated by the very domain that it wraps.
+// authenticated by the very domain that it wraps. Each transaction that writes
+// under a domain expects its record unchanged, so that closing it ends all such
+// writing, on every server.
 type domainRecord struct {
 	Namespace   ID        `json:"namespace"`
 	Generation  uint32    `json:"generation"`
 	RootVersion uint32    `json:"root_version"`
 	Wrapped     []byte    `json:"wrapped"`
 	Created     time.Time `json:"created"`
+	Closed      time.Time `json:"closed,omitzero"` // since then nothing is written under it
 }
 
 // installationRecord is what the store remembers of its root key.
 type installationRecord struct {
-	Format     int       `json:"format"`
-	ID         ObjectID  `json:"id"`
-	DevMode    bool      `json:"dev_mode,omitempty"`
-	Created    time.Time `json:"created"`
-	Root       rootRef   `json:"root"`
-	Signer     signerRef `json:"signer"`
-	TokenEpoch uint32    `json:"token_epoch"`
+	Format  int       `json:"format"`
+	ID      ObjectID  `json:"id"`
+	DevMode bool      `json:"dev_mode,omitempty"`
+	Created time.Time `json:"created"`
+	Root    rootRef   `json:"root"`            // the one in force on the default token
+	Roots   []rootRef `json:"roots,omitempty"` // all other versions that are remembered
+	Signer  signerRef `json:"signer"`
+	// PreviousSigner vouched for Signer, unless SignerBreak says why it could not.
+	PreviousSigner *signerRef `json:"previous_signer,omitempty"`
+	SignerBreak    string     `json:"signer_break,omitempty"`
+	TokenEpoch     uint32     `json:"token_epoch"`
 }
 
+// rootRef is one version of the root key. Versions are numbered for all tokens
+// together, and no number is used again.
 type rootRef struct {
 	ID         ObjectID `json:"id"`
 	Version    uint32   `json:"version"`
-	CheckValue []byte   `json:"check_value"`
+	CheckValue []byte   `json:"check_value"` // nil while it is PENDING
+	// Token is empty for the default one, State for the one in force there.
+	Token       string    `json:"token,omitempty"`
+	State       RootState `json:"state,omitempty"`
+	Created     time.Time `json:"created,omitzero"`
+	Replaced    time.Time `json:"replaced,omitzero"`
+	Retired     time.Time `json:"retired,omitzero"`
+	DestroyTime time.Time `json:"destroy_time,omitzero"`
+	Forced      bool      `json:"forced,omitempty"` // what it wraps is to be lost with it
 }
 
-// signerRef is the audit signing key; ID is zero when it is sealed, not on the token.
+// signerRef is the audit key, which signs checkpoints; ID is zero when it is
+// sealed, not on the token.
 type signerRef struct {
 	ID         ObjectID `json:"id"`
 	Algorithm  string   `json:"algorithm"`
-	PublicKey  []byte   `json:"public_key"` // SubjectPublicKeyInfo, DER
-	Protection string   `json:"protection"` // "token" or "sealed"
-}
-
-// headRecord is replaced in the same transaction as each policy and covers all
-// of them, so that none can be removed or put back unnoticed.
-type headRecord struct {
-	PolicyRevision uint64 `json:"policy_revision"`
-	PolicyDigest   []byte `json:"policy_digest"`
+	PublicKey  []byte   `json:"public_key"`       // SubjectPublicKeyInfo, DER
+	Protection string   `json:"protection"`       // "token" or "sealed"
+	Secret     string   `json:"secret,omitempty"` // where it is sealed
 }
 
 // keyIndex maps a key id to its namespace, for ciphertexts that name only the id.
@@ -116,19 +137,26 @@ type keyRecord struct {
 	Key
 	Framing        string    `json:"framing"`
 	PrimaryCreated time.Time `json:"primary_created"`
+	DestroyedUnder uint32    `json:"destroyed_under,omitempty"` // as of a version
 }
 
 // framingNative is the framing whose ciphertexts docs/format.md describes.
 const framingNative = "NATIVE"
 
-// versionRecord is a version with its sealed material, empty once destroyed.
+// versionRecord is a version with its sealed material, empty once destroyed, or
+// with its object on the token.
 type versionRecord struct {
 	Version     uint32       `json:"version"`
 	State       VersionState `json:"state"`
 	Created     time.Time    `json:"created"`
+	Imported    time.Time    `json:"imported,omitzero"` // its material was brought along
 	DestroyTime time.Time    `json:"destroy_time,omitzero"`
 	Material    []byte       `json:"material,omitempty"`
+	Object      *objectRef   `json:"object,omitempty"`
 	Counted     bool         `json:"counted,omitempty"` // uses are counted in blocks
+	// DestroyedUnder is the generation that sealed the namespace's material when
+	// this was destroyed: no later one ever sealed it.
+	DestroyedUnder uint32 `json:"destroyed_under,omitempty"`
 }
 
 // usageRecord counts uses in reserved blocks and remembers the last one.
@@ -153,7 +181,21 @@ func read[T any](ctx context.Context, s *Service, d *domain.Domain, path string)
 	if err != nil {
 		return stored[T]{}, storeError(err)
 	}
-	return decode[T](d, record)
+	return decodeNow[T](ctx, s, d, record)
+}
+
+// decodeNow is decode for a domain that may have been replaced since it was
+// looked up, here or by another server.
+func decodeNow[T any](ctx context.Context, s *Service, d *domain.Domain, record store.Record) (stored[T], error) {
+	out, err := decode[T](d, record)
+	if !errors.Is(err, domain.ErrNewer) {
+		return out, err
+	}
+	newer, missing := s.newerDomain(ctx, d)
+	if missing != nil {
+		return stored[T]{}, errors.Join(err, missing)
+	}
+	return decode[T](newer, record)
 }
 
 func decode[T any](d *domain.Domain, record store.Record) (stored[T], error) {

@@ -14,7 +14,6 @@ import (
 	"github.com/keywright/keywright/kms/internal/cow"
 	"github.com/keywright/keywright/kms/internal/domain"
 	"github.com/keywright/keywright/kms/internal/entropy"
-	"github.com/keywright/keywright/kms/policy"
 	"github.com/keywright/keywright/kms/store"
 	"github.com/keywright/keywright/kms/token"
 )
@@ -33,46 +32,63 @@ type Service struct {
 	hsm     HSM
 	log     *slog.Logger
 	now     func() time.Time
-	root    root
 	started time.Time
+
+	devices map[string]*device // by name of the token
+	roots   atomic.Pointer[rootSet]
+	seals   atomic.Pointer[seals]
+	rewrap  atomic.Pointer[RewrapStatus]
+
+	erasuresSeen atomic.Uint64 // the head's epoch that eraseWithRoots last looked at
 
 	installation installationRecord
 	system       *domain.Domain
 	tokens       *token.Verifier
 	tokenSigner  tokenSigner
+	auditKeyLost bool // only while it is replaced
 	random       entropy.Source
 
-	policies   atomic.Pointer[policy.Set]
-	policyLock sync.Mutex
+	head        head
+	policies    policiesInForce
+	revocations revocationsInForce
+	leases      leaseCache
+	quotas      quotas
 
 	namespaces    *cow.Map[string, *namespace]
 	namespaceLock sync.Mutex
 	cache         cache
 	locks         [lockStripes]sync.Mutex // by key id
+	objects       *objects
 
-	dirty     dirtyUsage
-	intents   openIntents
-	denials   denialCount
-	hsmHealth atomic.Pointer[string] // what is wrong, "" if nothing
-	counted   atomic.Pointer[KeyCounts]
-	alarmed   atomic.Int64 // second of the last alarm in the log
-	clock     *clockGuard
-	jobs      jobs
+	dirty       dirtyUsage
+	intents     openIntents
+	checkpoints checkpoints
+	denials     denialCount
+	counted     atomic.Pointer[KeyCounts]
+	receivers   []*receiver
+	alarmed     atomic.Int64 // second of the last alarm in the log
+	clock       *clockGuard
+	jobs        jobs
 }
 
 // Open finds the installation in the store and its root key on the token, and
 // starts the background jobs. It creates nothing. ctx bounds the opening only.
 func Open(ctx context.Context, c Config) (*Service, error) {
-	c = c.withDefaults()
-	s := &Service{config: c, store: c.Store, audit: c.Audit, hsm: observed{c.HSM, c.Observer}, log: c.Logger, now: c.Clock,
-		started: c.Clock(), namespaces: cow.New[string, *namespace](), cache: newCache(c.CacheBytes)}
+	s := newService(c.withDefaults())
 	if err := s.load(ctx); err != nil {
+		return nil, err
+	}
+	open, err := s.checkFresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.completeSuccession(ctx, s.installation); err != nil {
 		return nil, err
 	}
 	if err := s.auditBoot(); err != nil {
 		return nil, err
 	}
-	if err := s.resolveIntents(ctx); err != nil {
+	if err := s.resolveIntents(ctx, open); err != nil {
 		return nil, err
 	}
 	s.clock = newClockGuard(s.now(), s.installation.DevMode)
@@ -80,8 +96,15 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	return s, nil
 }
 
+func newService(c Config) *Service {
+	devices := newDevices(c)
+	return &Service{config: c, store: c.Store, audit: c.Audit, hsm: devices[DefaultToken].hsm, devices: devices, log: c.Logger, now: c.Clock,
+		started: c.Clock(), namespaces: cow.New[string, *namespace](), cache: newCache(c.CacheBytes), quotas: newQuotas(),
+		objects: newObjects(), checkpoints: checkpoints{wake: make(chan struct{}, 1)}, receivers: newReceivers(c.Receivers)}
+}
+
 func (s *Service) load(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{s.loadInstallation, s.reseed, s.loadTokenSigner, s.loadPolicies} {
+	for _, step := range []func(context.Context) error{s.checkTokens, s.loadInstallation, s.reseed, s.loadTokenSigner, s.loadHead, s.loadAuditKey} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -104,12 +127,15 @@ func (s *Service) loadInstallation(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.hsm.FindRoot(ctx, claimed.Root.ID, claimed.Root.CheckValue); err != nil {
-		return fmt.Errorf("find root key %s on the token: %w", claimed.Root.ID, err)
+	if claimed.Format < installationFormat || claimed.Format > formatManyRoots {
+		return fmt.Errorf("%w: it is of format %d, this program reads and writes formats %d and %d: use the program that made it", store.ErrFormat, claimed.Format, installationFormat, formatManyRoots)
 	}
-	s.root = root{hsm: s.hsm, id: claimed.Root.ID, version: claimed.Root.Version}
+	s.keepRoots(claimed)
+	if err := s.findRoots(ctx); err != nil {
+		return err
+	}
 	s.installation = claimed
-	if s.system, err = s.openDomain(ctx, 0, 1); err != nil {
+	if s.system, _, err = s.openDomain(ctx, 0, 1); err != nil {
 		return fmt.Errorf("open the system domain: %w", err)
 	}
 	verified, err := decode[installationRecord](s.system, record)
@@ -117,44 +143,35 @@ func (s *Service) loadInstallation(ctx context.Context) error {
 		return err
 	}
 	s.installation = verified.value
-	return s.checkSigner(ctx)
-}
-
-// checkSigner makes sure that the audit signing key is where the record says.
-func (s *Service) checkSigner(ctx context.Context) error {
-	if s.installation.Signer.Protection != signerOnToken {
-		return nil
-	}
-	found, err := s.hsm.FindSigner(ctx, s.installation.Signer.ID)
-	if err != nil {
-		return fmt.Errorf("find audit signing key %s on the token: %w", s.installation.Signer.ID, err)
-	}
-	return samePublicKey(found.Public, s.installation.Signer.PublicKey)
+	s.keepRoots(verified.value)
+	return nil
 }
 
 // openDomain unwraps a namespace's domain secret and verifies with it the very
-// record that held it.
-func (s *Service) openDomain(ctx context.Context, ns ID, generation uint32) (*domain.Domain, error) {
+// record that held it. It tells whether the domain was closed.
+func (s *Service) openDomain(ctx context.Context, ns ID, generation uint32) (d *domain.Domain, closed bool, err error) {
 	path := pathDomain(ns, generation)
 	record, err := s.store.Get(ctx, path)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, dataLoss(path, err)
+		return nil, false, dataLoss(path, err)
 	}
 	if err != nil {
-		return nil, storeError(err)
+		return nil, false, storeError(err)
 	}
 	claimed, err := peek[domainRecord](record)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	d, err := domain.Open(ctx, s.root, s.domainID(ns, generation), claimed.Wrapped)
+	wrapping, err := s.rootOf(claimed.RootVersion)
 	if err != nil {
-		return nil, hsmError(path, err)
+		return nil, false, err
 	}
-	if _, err := decode[domainRecord](d, record); err != nil {
-		return nil, err
+	d, err = domain.Open(ctx, wrapping, s.domainID(ns, generation), claimed.Wrapped)
+	if err != nil {
+		return nil, false, hsmError(path, err)
 	}
-	return d, nil
+	verified, err := decode[domainRecord](d, record)
+	return d.StoredAt(uint64(record.Revision)), !verified.value.Closed.IsZero(), err
 }
 
 func (s *Service) domainID(ns ID, generation uint32) domain.ID {
@@ -180,12 +197,14 @@ func (s *Service) Close(ctx context.Context) error {
 		s.log.Warn("not all that memory held was stored; the next start makes up for it", "error", err)
 	}
 	_, auditErr := s.audit.Append(&audit.Entry{Time: s.now(), Phase: audit.PhaseEvent, Principal: internalPrincipal, Action: "Shutdown", Outcome: string(OK)}, audit.Sync)
-	return errors.Join(err, auditErr)
+	err = errors.Join(err, auditErr, s.makeCheckpoint(ctx))
+	s.publishLast(ctx)
+	return err
 }
 
 // auditBoot logs the start, and what a crash had left unfinished in the log.
 func (s *Service) auditBoot() error {
-	details := map[string]string{"installation": s.installation.ID.String(), "root": s.root.id.String()}
+	details := map[string]string{"installation": s.installation.ID.String(), "root": s.roots.Load().active[DefaultToken].ID.String()}
 	if r := s.audit.Recovered(); r.Bytes > 0 {
 		details["unfinished_tail_bytes"] = fmt.Sprint(r.Bytes)
 	}
@@ -211,5 +230,5 @@ func hsmError(path string, err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return &Error{Code: DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Message: "the deadline passed before the HSM answered", Cause: err}
 	}
-	return &Error{Code: Unavailable, Reason: "HSM_UNAVAILABLE", Message: "the HSM is not available; try again later", Cause: err}
+	return &Error{Code: Unavailable, Reason: "HSM_UNAVAILABLE", Message: awayMessage(err), Cause: err}
 }

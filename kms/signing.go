@@ -22,7 +22,7 @@ func (s *Service) sign(ctx context.Context, t *trace, q *SignRequest) (SignRespo
 	if err != nil {
 		return SignResponse{}, err
 	}
-	signature, err := v.ready.Sign(message, options)
+	signature, err := v.ready.In(ctx).Sign(message, options)
 	return SignResponse{signature, v.number}, keyringError(err)
 }
 
@@ -80,7 +80,7 @@ func (s *Service) generateMAC(ctx context.Context, t *trace, q *MACRequest) (MAC
 	if len(q.Message) == 0 {
 		return MACResponse{}, invalid("message", "is empty; give at least one byte")
 	}
-	mac, err := v.ready.MAC(q.Message)
+	mac, err := v.ready.In(ctx).MAC(q.Message)
 	return MACResponse{mac, v.number}, keyringError(err)
 }
 
@@ -97,7 +97,7 @@ func (s *Service) verifyMAC(ctx context.Context, t *trace, q *VerifyMACRequest) 
 	if len(q.Message) == 0 {
 		return VerifyResponse{}, invalid("message", "is empty; give at least one byte")
 	}
-	return verified(t, v, v.ready.VerifyMAC(q.Message, q.MAC))
+	return verified(t, v, v.ready.In(ctx).VerifyMAC(q.Message, q.MAC))
 }
 
 // AsymmetricDecrypt opens what was encrypted to a key's public key.
@@ -110,7 +110,7 @@ func (s *Service) asymmetricDecrypt(ctx context.Context, t *trace, q *Asymmetric
 	if err != nil {
 		return DecryptResponse{}, err
 	}
-	plaintext, err := v.ready.DecryptAsymmetric(q.Ciphertext, q.Label)
+	plaintext, err := v.ready.In(ctx).DecryptAsymmetric(q.Ciphertext, q.Label)
 	return DecryptResponse{plaintext, v.number}, keyringError(err)
 }
 
@@ -124,7 +124,7 @@ func (s *Service) sharedSecret(ctx context.Context, t *trace, q *SharedSecretReq
 	if err != nil {
 		return SharedSecretResponse{}, err
 	}
-	secret, err := v.ready.SharedSecret(q.PeerPublicKey)
+	secret, err := v.ready.In(ctx).SharedSecret(q.PeerPublicKey)
 	return SharedSecretResponse{secret, v.number}, keyringError(err)
 }
 
@@ -134,7 +134,7 @@ func (s *Service) PublicKey(ctx context.Context, call Call, q *PublicKeyRequest)
 }
 
 func (s *Service) publicKey(ctx context.Context, t *trace, q *PublicKeyRequest) (PublicKeyResponse, error) {
-	k, err := s.admitActive(ctx, t, policy.GetPublicKey, q.Namespace, q.Key)
+	k, err := s.admitUse(ctx, t, policy.GetPublicKey, q.Namespace, q.Key, nil)
 	if err != nil {
 		return PublicKeyResponse{}, err
 	}
@@ -153,18 +153,9 @@ func (s *Service) publicKey(ctx context.Context, t *trace, q *PublicKeyRequest) 
 	return PublicKeyResponse{PEM: string(pem), JWK: string(jwk), Algorithm: k.Algorithm, Version: v.number}, keyringError(err)
 }
 
-// admitActive is admit for a use of a key, which a deleted key refuses.
-func (s *Service) admitActive(ctx context.Context, t *trace, action policy.Action, namespace, name string) (*key, error) {
-	k, err := s.admit(ctx, t, action, namespace, name, nil)
-	if err == nil && k.State != KeyActive {
-		return nil, s.alarm(t, errKeyDeleted(k.Key))
-	}
-	return k, err
-}
-
 // admitVersion admits a use of a version of a key of that purpose.
 func (s *Service) admitVersion(ctx context.Context, t *trace, action policy.Action, purpose keyring.Purpose, namespace, name string, number uint32) (*version, error) {
-	k, err := s.admitActive(ctx, t, action, namespace, name)
+	k, err := s.admitUse(ctx, t, action, namespace, name, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"crypto/fips140"
+	"time"
 
 	"github.com/keywright/keywright/kms/audit"
 	"github.com/keywright/keywright/kms/policy"
@@ -21,15 +22,29 @@ func (s *Service) GetStatus(ctx context.Context, call Call) (Status, error) {
 // Health describes the server to itself, for probes and metrics: it passes no
 // policy, so no surface may show it to a caller whole.
 func (s *Service) Health(ctx context.Context) Status {
+	signer := s.checkpoints.current.Load().ref
 	status := Status{InstallationID: s.installation.ID.String(), Started: s.started, DevMode: s.installation.DevMode,
-		FIPS: fips140.Enabled(), PolicyRevision: s.policies.Load().Revision(), HSM: s.hsm.Status(),
-		RootKeyID: s.root.id.String(), RootVersion: s.root.version,
+		FIPS: fips140.Enabled(), PolicyRevision: s.policies.set.Load().Revision(), HSM: s.hsm.Status(),
+		RootKeyID: s.roots.Load().active[DefaultToken].ID.String(), RootVersion: s.roots.Load().active[DefaultToken].Version,
+		Tokens: s.tokenStatus(), Rewrap: s.rewrapStatus(),
 		StoreName: s.config.StoreName, Keys: s.keyCounts(), DestructionPaused: s.clock.paused.Load(),
 		AuditNext: s.audit.Next(), Audit: s.audit.Stats(), AuditDurability: s.audit.Durability(),
-		SignerAlgorithm: s.installation.Signer.Algorithm, SignerProtection: s.installation.Signer.Protection,
+		SignerAlgorithm: signer.Algorithm, SignerProtection: signer.Protection,
+		Epoch: s.head.epoch.Load(), Receivers: s.receiverStatus(),
 		Cache: CacheStatus{Keys: s.cache.keys.Len(), Versions: s.cache.versions.Len(), Bytes: s.cache.bytes.Load(), Limit: s.cache.limit}}
-	if problem := *s.hsmHealth.Load(); problem != "" {
+	if found := s.objects.found.Load(); found != nil {
+		status.Objects = *found
+	}
+	status.Objects.Orphans = s.objects.left.Load()
+	if made := s.checkpoints.made.Load(); made > 0 {
+		status.CheckpointTime = time.Unix(0, made)
+	}
+	if problem := *s.devices[DefaultToken].health.Load(); problem != "" {
 		status.HSM.Healthy, status.HSM.Problem = false, problem
+	}
+	if seals := s.seals.Load(); s.sealed() {
+		status.Sealed = seals.since(DefaultToken)
+		status.HSM.Healthy, status.HSM.Problem = false, errSealed(s.awaySince(seals, DefaultToken)).Message
 	}
 	if err := s.audit.Health(); err != nil {
 		status.AuditProblem = err.Error()

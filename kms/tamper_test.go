@@ -37,6 +37,8 @@ func furnish(t *testing.T) *furnished {
 		put := PutPolicyRequest{Namespace: ns, Name: "local", Text: `permit (principal == User::"` + ns + `", action, resource in Namespace::"` + ns + `");`}
 		must[Policy](t)(in.PutPolicy(t.Context(), admin(), put))
 	}
+	in.beginRekey("ops") // both its generations are in force
+	must[KeyVersion](t)(in.RotateKey(t.Context(), admin(), KeyRef{Namespace: "ops", Key: "card"}))
 	in.furnishKey("pay", "counted", "AES_256_GCM")
 	in.furnishKey("pay", "deleted", "")
 	must[Key](t)(in.DeleteKey(t.Context(), admin(), DestroyRequest{Namespace: "pay", Key: "deleted"}))
@@ -194,9 +196,9 @@ func (in *furnished) keyOf(path string) ID {
 	return 0
 }
 
-// neverAsked are the kinds of records that no answer depends on: keyid/ only
-// keeps ids from being used twice, due/ only says when to look at a key.
-var neverAsked = []string{"keyid", "due"}
+// neverAsked are the kinds of records that no answer depends on: keyid/ keeps ids
+// from being used twice, due/ says when to look at a key, rekey/ where to go on.
+var neverAsked = []string{"keyid", "due", "rekey"}
 
 // wantUnharmed checks the answers after a record was changed: each is the true
 // one or a refusal, and there is a refusal, but not for other keys.
@@ -278,8 +280,8 @@ func TestEditedRecordsAreRefused(t *testing.T) {
 		}
 		in.write(map[string][]byte{path: now})
 	}
-	if len(kinds) != 14 {
-		t.Errorf("the records are of %d kinds, want all 14: %v", len(kinds), kinds)
+	if len(kinds) != 15 {
+		t.Errorf("the records are of %d kinds, want all 15: %v", len(kinds), kinds)
 	}
 }
 

@@ -74,14 +74,58 @@ type Rotation struct {
 	MaxUses uint64        `json:"max_uses,omitempty"`
 }
 
-// Namespace describes a namespace.
+// NamespaceState is the state of a namespace.
+type NamespaceState string
+
+// The states of a namespace. A DELETED one is being removed; once that is done,
+// nothing is left of it and its name is free.
+const (
+	NamespaceActive          NamespaceState = "ACTIVE"
+	NamespaceDeleteScheduled NamespaceState = "DELETE_SCHEDULED"
+	NamespaceDeleted         NamespaceState = "DELETED"
+)
+
+// Quotas bound what a namespace may hold and do; 0 is no bound.
+type Quotas struct {
+	MaxKeys           uint64 `json:"max_keys,omitempty"`
+	RequestsPerSecond uint64 `json:"requests_per_second,omitempty"` // for each server
+}
+
+// Namespace describes a namespace; zero times mean "none".
 type Namespace struct {
-	Name       string            `json:"name"`
-	ID         ID                `json:"id"`
-	Labels     map[string]string `json:"labels,omitempty"`
-	Created    time.Time         `json:"created"`
-	Updated    time.Time         `json:"updated"`
-	Generation uint32            `json:"generation"`
+	Name        string            `json:"name"`
+	ID          ID                `json:"id"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Created     time.Time         `json:"created"`
+	Updated     time.Time         `json:"updated"`
+	State       NamespaceState    `json:"state"`
+	DestroyTime time.Time         `json:"destroy_time,omitzero"`
+	Quotas      Quotas            `json:"quotas,omitzero"`
+	Generation  uint32            `json:"generation"` // of the domain secret
+	Rekey       Rekey             `json:"rekey,omitzero"`
+	Erasures    []Erasure         `json:"erasures,omitempty"` // oldest first
+	Token       string            `json:"token,omitempty"`    // whose root key wraps its domain secret; empty: DefaultToken
+}
+
+// Rekey describes the rekeying under way, or the last one.
+type Rekey struct {
+	From    uint32    `json:"from"` // the generation that is, or was, replaced
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Records uint64    `json:"records,omitempty"` // sealed anew so far
+	// RootVersions is how many versions of the root key there had been when it ended:
+	// only those can have wrapped what was replaced.
+	RootVersions uint32 `json:"root_versions,omitempty"`
+}
+
+// Erasure says since when nothing that was sealed under the generations up to
+// one can be recovered, from old files and backups neither.
+type Erasure struct {
+	Through uint32    `json:"through"`
+	Time    time.Time `json:"time"`
+	// ByRoot says that every root key that can have wrapped them is destroyed. That
+	// erases nothing that was on a token itself, as keys of protection level HSM are.
+	ByRoot bool `json:"by_root,omitempty"`
 }
 
 // Key describes a key; zero times mean "none".
@@ -96,11 +140,14 @@ type Key struct {
 	LatestVersion  uint32            `json:"latest_version"`
 	Labels         map[string]string `json:"labels,omitempty"`
 	Rotation       Rotation          `json:"rotation,omitzero"`
+	Exportable     bool              `json:"exportable,omitempty"` // for ever
+	Imported       time.Time         `json:"imported,omitzero"`    // when it was made by ImportKey
 	NextRotation   time.Time         `json:"next_rotation,omitzero"`
 	Created        time.Time         `json:"created"`
 	Updated        time.Time         `json:"updated"`
 	State          KeyState          `json:"state"`
 	DestroyTime    time.Time         `json:"destroy_time,omitzero"`
+	ErasedTime     time.Time         `json:"erased_time,omitzero"` // told of a DELETED key, not stored with it
 }
 
 // KeyVersion describes a version of a key.
@@ -113,8 +160,23 @@ type KeyVersion struct {
 	Primary     bool         `json:"primary"`
 	Algorithm   string       `json:"algorithm"`
 	Created     time.Time    `json:"created"`
+	Imported    time.Time    `json:"imported,omitzero"`  // when its material was brought along
 	LastUsed    time.Time    `json:"last_used,omitzero"` // to the hour
 	DestroyTime time.Time    `json:"destroy_time,omitzero"`
+	ErasedTime  time.Time    `json:"erased_time,omitzero"` // since when it cannot be recovered from old files either
+	Protection  Protection   `json:"protection"`
+	Token       *TokenKey    `json:"token,omitempty"` // only GetVersion asks
+}
+
+// TokenKey is what is known of the key of a version of protection level HSM.
+type TokenKey struct {
+	ID     ObjectID `json:"id"`
+	Origin Origin   `json:"origin"`
+	// Problem says why the token does not tell the origin, which means nothing then.
+	Problem string `json:"problem,omitempty"`
+	// Removing tells of a DESTROYED version that its key is still on the token, or
+	// may be; it is removed as soon as the token answers.
+	Removing bool `json:"removing,omitempty"`
 }
 
 // Policy describes a stored policy. An empty Namespace is the installation.
@@ -142,7 +204,7 @@ type KeyRef struct {
 }
 
 // CreateKeyRequest makes a key. Empty Purpose and Algorithm take each other's
-// default; empty Protection is Software.
+// default; empty Protection is Software, which alone can be Exportable.
 type CreateKeyRequest struct {
 	Namespace, Key string
 	Purpose        keyring.Purpose
@@ -150,6 +212,7 @@ type CreateKeyRequest struct {
 	Protection     Protection
 	Labels         map[string]string
 	Rotation       Rotation
+	Exportable     bool
 	Idempotency    string
 }
 
@@ -205,6 +268,8 @@ type ListRequest struct {
 type CreateNamespaceRequest struct {
 	Namespace   string
 	Labels      map[string]string
+	Quotas      Quotas
+	Token       string // empty: DefaultToken
 	Idempotency string
 }
 
@@ -212,33 +277,46 @@ type CreateNamespaceRequest struct {
 type UpdateNamespaceRequest struct {
 	Namespace   string
 	Labels      *map[string]string
+	Quotas      *Quotas
 	Idempotency string
 }
 
-// PutPolicyRequest writes a policy.
+// NamespaceRef names a namespace in a mutation.
+type NamespaceRef struct {
+	Namespace   string
+	Idempotency string
+}
+
+// DeleteNamespaceRequest schedules the removal of a namespace. A nil Delay means
+// DefaultDestroyDelay.
+type DeleteNamespaceRequest struct {
+	Namespace   string
+	Delay       *time.Duration
+	Idempotency string
+}
+
+// ConfirmErasureRequest declares that no old file or backup of the store holds
+// the secrets of the generations up to Generation any more.
+type ConfirmErasureRequest struct {
+	Namespace   string
+	Generation  uint32
+	Idempotency string
+}
+
+// PutPolicyRequest writes a policy. ConfirmLockout repeats its name where the
+// change leaves nobody able to change policies, and is meant to.
 type PutPolicyRequest struct {
 	Namespace, Name, Text string
+	ConfirmLockout        string
 	Idempotency           string
 }
 
-// PolicyRef names a policy.
+// PolicyRef names a policy. ConfirmLockout is as in PutPolicyRequest, for a
+// deletion.
 type PolicyRef struct {
 	Namespace, Name string
+	ConfirmLockout  string
 	Idempotency     string
-}
-
-// CreateTokenRequest asks for a token; TTL 0 means an hour, at most 24.
-type CreateTokenRequest struct {
-	Principal string
-	Groups    []string
-	TTL       time.Duration
-}
-
-// NewToken is a token just made. Text is the secret, shown once.
-type NewToken struct {
-	Text    string
-	ID      string
-	Expires time.Time
 }
 
 // Status is a snapshot of the server's state.
@@ -251,6 +329,9 @@ type Status struct {
 	HSM             HSMStatus
 	RootKeyID       string
 	RootVersion     uint32
+	Tokens          []TokenStatus // DefaultToken first
+	Rewrap          RewrapStatus
+	Sealed          time.Time // since when all keys are dropped from memory; zero: they are not
 	StoreName       string
 	StoreRevision   store.Revision
 	StoreProblem    string
@@ -265,7 +346,11 @@ type Status struct {
 	DestructionPaused bool
 	SignerAlgorithm   string
 	SignerProtection  string // "token" or "sealed"
+	Epoch             uint64 // of the head record
+	CheckpointTime    time.Time
+	Receivers         []ReceiverStatus
 	Cache             CacheStatus
+	Objects           ObjectCounts
 }
 
 // KeyCounts counts the store's keys; it is up to a few minutes old.
@@ -290,4 +375,19 @@ type HSMStatus struct {
 	Model         string
 	SessionsInUse int
 	SessionsMax   int
+	// KeyAlgorithms are those of keyring's table that the token can make keys of.
+	KeyAlgorithms []string
+
+	Workers        int    // processes that reach the device and live
+	WorkerRestarts uint64 // processes that took the place of one that was lost
+}
+
+// ObjectCounts compares the keys of protection level HSM with the token. Orphans are
+// counted every few seconds, the others every hour.
+type ObjectCounts struct {
+	Time    time.Time // of the last comparison, zero if there was none yet
+	Held    int64     // keys on the token that versions own
+	Orphans int64     // that no version owns; they are removed in the background
+	Unknown int64     // keys on the token that the store does not know; they are left alone
+	Missing int64     // versions whose key the token lacks
 }

@@ -151,12 +151,12 @@ func (s *Service) reserveBlock(ctx context.Context, k *key, u *usage) error {
 
 // updateUsage changes a usage record, again when it lost a race.
 func (s *Service) updateUsage(ctx context.Context, u *usage, update func(*usageRecord) error) error {
-	d, err := s.domainOf(ctx, u.ns)
-	if err != nil {
-		return err
-	}
 	path := pathUsage(u.ns.ID, u.key, u.number)
 	for range maxAttempts {
+		d, err := s.domainOf(ctx, u.ns)
+		if err != nil {
+			return err
+		}
 		record, err := read[usageRecord](ctx, s, d, path)
 		if errors.Is(err, store.ErrNotFound) {
 			return dataLoss(path, err)
@@ -206,7 +206,7 @@ func (s *Service) flushDirty(ctx context.Context) error {
 			r.LastUsed = max(r.LastUsed, u.lastUsed.Load())
 			return nil
 		})
-		if err != nil && CodeOf(err) != DataLoss {
+		if code := CodeOf(err); err != nil && code != DataLoss && code != FailedPrecondition { // damaged, or deleted with its namespace
 			failed = err
 			s.dirty.lock.Lock()
 			s.dirty.list = append(s.dirty.list, list[i:]...)

@@ -15,6 +15,14 @@ import (
 // of constant size.
 func (s *Service) RotateKey(ctx context.Context, call Call, q KeyRef) (KeyVersion, error) {
 	c, at := s.keyChange(policy.RotateKey, q.Namespace, q.Key, q.Idempotency, struct{ N, K any }{q.Namespace, q.Key})
+	c.prepare = func(ctx context.Context, t *trace) (func(), error) {
+		return s.prepareRotation(ctx, t, at, func(k keyRecord) error {
+			if k.State != KeyActive {
+				return errKeyDeleted(k.Key)
+			}
+			return s.refusal(at.key.ns)
+		})
+	}
 	return mutate(ctx, s, call, c, func(ctx context.Context, t *trace, tx *transaction) (KeyVersion, error) {
 		t.about(at.key)
 		k, d, err := s.currentActive(ctx, at)
@@ -25,12 +33,37 @@ func (s *Service) RotateKey(ctx context.Context, call Call, q KeyRef) (KeyVersio
 	})
 }
 
+// errNotDue says that there is nothing to rotate any more.
+var errNotDue = errors.New("not due")
+
+// prepareRotation makes the next version's key on the token, for a key of
+// protection level HSM that wanted does not refuse to rotate.
+func (s *Service) prepareRotation(ctx context.Context, t *trace, at *target, wanted func(keyRecord) error) (done func(), err error) {
+	if at.key.Protection != HSMLevel {
+		return func() {}, nil
+	}
+	turned, err := s.objects.turn(ctx, at.key.ID)
+	if err != nil {
+		return turned, err
+	}
+	k, _, err := s.current(ctx, at)
+	if err == nil {
+		err = wanted(k.value)
+	}
+	if err != nil {
+		return turned, err
+	}
+	t.about(at.key)
+	made, err := s.makeObject(ctx, t, at.key.ns, objectRecord{Key: at.key.ID, Version: k.value.LatestVersion + 1, Algorithm: at.key.Algorithm})
+	return func() { made(); turned() }, err
+}
+
 func (s *Service) planRotation(t *trace, tx *transaction, d *domain.Domain, at *target, k stored[keyRecord]) (KeyVersion, error) {
 	number := k.value.LatestVersion + 1
 	if number == 0 {
-		return KeyVersion{}, precondition("TOO_MANY_VERSIONS", "the key has as many versions as can be numbered; make a new key")
+		return KeyVersion{}, errTooManyVersions()
 	}
-	if err := s.putVersion(tx, d, at.key.ns.ID, at.key.ID, at.key.algorithm, number); err != nil {
+	if err := s.putVersion(t, tx, d, at.key.ns.ID, k.value.Key, at.key.algorithm, number); err != nil {
 		return KeyVersion{}, err
 	}
 	k.value.LatestVersion, k.value.PrimaryVersion, k.value.PrimaryCreated = number, number, s.now().UTC()
@@ -41,9 +74,14 @@ func (s *Service) planRotation(t *trace, tx *transaction, d *domain.Domain, at *
 	return describeVersion(k.value, made, 0), nil
 }
 
+func errTooManyVersions() *Error {
+	return precondition("TOO_MANY_VERSIONS", "the key has as many versions as can be numbered; make a new key")
+}
+
 func describeVersion(k keyRecord, v versionRecord, lastUsed int64) KeyVersion {
 	d := KeyVersion{Namespace: k.Namespace, Key: k.Name, KeyID: k.ID, Version: v.Version, State: v.State,
-		Primary: v.Version == k.PrimaryVersion, Algorithm: k.Algorithm, Created: v.Created, DestroyTime: v.DestroyTime}
+		Primary: v.Version == k.PrimaryVersion, Algorithm: k.Algorithm, Created: v.Created, Imported: v.Imported, DestroyTime: v.DestroyTime,
+		Protection: k.Protection}
 	if lastUsed > 0 {
 		d.LastUsed = time.Unix(lastUsed*3600, 0).UTC()
 	}
@@ -82,9 +120,10 @@ func (s *Service) planVersion(ctx context.Context, tx *transaction, at *target, 
 		return KeyVersion{}, err
 	}
 	if v.value.State != before {
-		tx.put(d, pathVersion(at.key.ns.ID, at.key.ID, number), v.revision, v.value)
+		if err := s.putChanged(tx, d, at, v); err != nil {
+			return KeyVersion{}, err
+		}
 		tx.detail("state", fmt.Sprintf("%s -> %s", before, v.value.State))
-		tx.then(func(store.Revision) { s.cache.dropVersion(at.key.ID, number) })
 		// The key's record, unchanged, orders this against a change of its primary version.
 		tx.txn.Expect = append(tx.txn.Expect, store.Expect{Key: pathKey(at.key.ns.ID, at.key.ID), Revision: k.revision})
 	}
@@ -94,6 +133,18 @@ func (s *Service) planVersion(ctx context.Context, tx *transaction, at *target, 
 		s.log.Warn("time of last use cannot be read", "key", at.key.ID, "version", number, "error", err)
 	}
 	return describeVersion(k.value, v.value, lastUsed), nil
+}
+
+// putChanged writes a version's changed record and forgets the old snapshot.
+func (s *Service) putChanged(tx *transaction, d *domain.Domain, at *target, v stored[versionRecord]) error {
+	path := pathVersion(at.key.ns.ID, at.key.ID, v.value.Version)
+	record, err := sealedAnew(d, materialPlace(at.key.ns.ID, at.key.ID, v.value.Version, at.key.Algorithm), v.value)
+	if err != nil {
+		return dataLoss(path, err)
+	}
+	tx.put(d, path, v.revision, record)
+	tx.then(func(store.Revision) { s.cache.dropVersion(at.key.ID, v.value.Version) })
+	return nil
 }
 
 // DisableVersion makes a version refuse use until it is enabled again.
@@ -240,7 +291,12 @@ func (s *Service) GetVersion(ctx context.Context, call Call, q VersionRef) (KeyV
 			return KeyVersion{}, err
 		}
 		lastUsed, err := s.lastUsed(ctx, k, q.Version)
-		return describeVersion(k.keyRecord, v.value, lastUsed), err
+		described := describeVersion(k.keyRecord, v.value, lastUsed)
+		described.ErasedTime = s.erasedTime(k.ns.Name, v.value.DestroyedUnder, k.Protection)
+		if err == nil {
+			described.Token, err = s.describeObject(ctx, k, v.value)
+		}
+		return described, err
 	})
 }
 
@@ -257,7 +313,9 @@ func (s *Service) ListVersions(ctx context.Context, call Call, q ListVersionsReq
 		}
 		return list(ctx, s, d, prefixVersions(k.ns.ID, k.ID), q.PageSize, q.PageToken, func(r stored[versionRecord]) (KeyVersion, bool, error) {
 			lastUsed, err := s.lastUsed(ctx, k, r.value.Version)
-			return describeVersion(k.keyRecord, r.value, lastUsed), true, err
+			described := describeVersion(k.keyRecord, r.value, lastUsed)
+			described.ErasedTime = s.erasedTime(k.ns.Name, r.value.DestroyedUnder, k.Protection)
+			return described, true, err
 		})
 	})
 }

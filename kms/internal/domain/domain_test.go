@@ -232,3 +232,129 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// While a namespace is rekeyed, its domain opens what either generation sealed and
+// seals under the new one only.
+func TestAccepting(t *testing.T) {
+	older, newer := open(t, home), open(t, elsewhere["generation"])
+	record, sealed := older.Authenticate("path", 1, []byte("payload")), must[[]byte](t)(older.Seal("place", []byte("secret")))
+	both := newer.StoredAt(9).Accepting(older)
+	if both.Generation() != 2 || both.Previous() != 1 || both.Revision() != 9 || both.Namespace() != home.Namespace {
+		t.Errorf("generation %d after %d at revision %d of namespace %d", both.Generation(), both.Previous(), both.Revision(), both.Namespace())
+	}
+	for what, d := range map[string]*Domain{"older": older, "both": both} {
+		payload, err := d.Verify("path", 2, record)
+		secret, err2 := d.Open("place", sealed)
+		if string(payload) != "payload" || string(secret) != "secret" || err != nil || err2 != nil {
+			t.Errorf("%s: %q, %q, %v, %v", what, payload, secret, err, err2)
+		}
+	}
+	if _, err := both.Verify("other path", 2, record); !errors.Is(err, ErrNotAuthentic) {
+		t.Errorf("the older generation's record at another path: %v", err)
+	}
+	made, sealedNow := both.Authenticate("path", 1, []byte("new")), must[[]byte](t)(both.Seal("place", []byte("new")))
+	if _, under, err := Claimed(made); under != 2 || err != nil {
+		t.Errorf("a new record is of generation %d, %v", under, err)
+	}
+	if under, err := SealedUnder(sealedNow); under != 2 || err != nil {
+		t.Errorf("a new secret is of generation %d, %v", under, err)
+	}
+	if _, err := older.Verify("path", 2, made); !errors.Is(err, ErrNewer) || !errors.Is(err, ErrNotAuthentic) {
+		t.Errorf("the newer generation's record, by the older: %v", err)
+	}
+	if _, err := older.Open("place", sealedNow); !errors.Is(err, ErrNewer) {
+		t.Errorf("the newer generation's secret, by the older: %v", err)
+	}
+	alone := both.Alone()
+	if _, err := alone.Verify("path", 2, record); !errors.Is(err, ErrNotAuthentic) || errors.Is(err, ErrNewer) || alone.Previous() != 0 || alone.Revision() != 9 {
+		t.Errorf("alone, the older generation's record: %v", err)
+	}
+	if _, err := alone.Open("place", sealed); !errors.Is(err, ErrNotAuthentic) {
+		t.Errorf("alone, the older generation's secret: %v", err)
+	}
+	if _, _, err := Claimed(record[:20]); !errors.Is(err, ErrNotAuthentic) {
+		t.Errorf("a cut record: %v", err)
+	}
+	if _, err := SealedUnder(sealed[:5]); !errors.Is(err, ErrNotAuthentic) {
+		t.Errorf("a cut secret: %v", err)
+	}
+}
+
+func must[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// Whoever holds a domain that was dropped can do nothing with it, until it is
+// restored from the same one opened anew.
+func TestDrop(t *testing.T) {
+	d, older := open(t, home), open(t, ID{Installation: home.Installation, Namespace: home.Namespace})
+	record := d.Authenticate("path", 1, []byte("payload"))
+	sealed, err := d.Seal("place", []byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := d.StoredAt(7).Accepting(older)
+	both.Drop()
+	if _, err := d.Seal("place", nil); !errors.Is(err, ErrDropped) {
+		t.Errorf("Seal = %v", err)
+	}
+	if _, err := d.Open("place", sealed); !errors.Is(err, ErrDropped) {
+		t.Errorf("Open = %v", err)
+	}
+	if _, err := d.Verify("path", 2, record); !errors.Is(err, ErrDropped) {
+		t.Errorf("Verify = %v", err)
+	}
+	if _, err := older.Seal("place", nil); !errors.Is(err, ErrDropped) {
+		t.Errorf("Seal of the older generation = %v", err)
+	}
+	if b, tag := d.Authenticate("path", 1, nil), d.Tag("purpose", nil); b != nil || tag != nil {
+		t.Errorf("Authenticate = %x, Tag = %x", b, tag)
+	}
+	d.Restore(open(t, home))
+	if payload, err := both.Verify("path", 2, record); err != nil || string(payload) != "payload" {
+		t.Errorf("Verify = %q, %v", payload, err)
+	}
+	if secret, err := d.Open("place", sealed); err != nil || string(secret) != "secret" {
+		t.Errorf("Open = %q, %v", secret, err)
+	}
+}
+
+// A secret that was wrapped anew opens what it has sealed before; one that fails
+// what the caller checks is not wrapped.
+func TestRewrap(t *testing.T) {
+	made, blob, err := Create(t.Context(), plainRoot{}, rand.Reader, home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := made.Authenticate("path", 1, []byte("payload"))
+	verify := func(d *Domain) error {
+		_, err := d.Verify("path", 2, record)
+		return err
+	}
+	d, again, err := Rewrap(t.Context(), plainRoot{}, plainRoot{}, home, blob, verify)
+	if err != nil || verify(d) != nil {
+		t.Fatalf("Rewrap = %v", err)
+	}
+	opened, err := Open(t.Context(), plainRoot{}, home, again)
+	if err != nil || verify(opened) != nil {
+		t.Errorf("Open = %v", err)
+	}
+	refused := errors.New("refused")
+	if _, again, err := Rewrap(t.Context(), plainRoot{}, plainRoot{}, home, blob, func(*Domain) error { return refused }); !errors.Is(err, refused) || again != nil {
+		t.Errorf("Rewrap = %x, %v", again, err)
+	}
+	if _, again, err := Rewrap(t.Context(), plainRoot{}, plainRoot{refused}, home, blob, verify); !errors.Is(err, refused) {
+		t.Errorf("Rewrap = %x, %v", again, err)
+	}
+	for what, id := range elsewhere {
+		if _, _, err := Rewrap(t.Context(), plainRoot{}, plainRoot{}, id, blob, verify); !errors.Is(err, ErrNotAuthentic) {
+			t.Errorf("a secret of another %s: %v", what, err)
+		}
+	}
+}

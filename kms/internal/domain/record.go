@@ -22,26 +22,38 @@ const (
 )
 
 // Authenticate returns the stored form of payload at path, which replaces the
-// record of revision base.
+// record of revision base; nil if the domain's keys were dropped.
 func (d *Domain) Authenticate(path string, base uint64, payload []byte) []byte {
+	k := d.keys.Load()
+	if k == nil {
+		return nil
+	}
 	b := make([]byte, 0, headerSize+len(payload)+sha256.Size)
 	b = append(b, recordFormat)
 	b = binary.BigEndian.AppendUint64(b, d.id.Namespace)
 	b = binary.BigEndian.AppendUint32(b, d.id.Generation)
 	b = binary.BigEndian.AppendUint64(b, base)
 	b = append(b, payload...)
-	return append(b, d.mac(path, b)...)
+	return append(b, k.mac(path, b)...)
 }
 
-// Verify returns the payload of a record that this domain authenticated for
-// path, else ErrNotAuthentic. The payload aliases record.
+// Verify returns the payload of a record that was authenticated for path under a
+// generation that is in force, else ErrNotAuthentic. The payload aliases record.
 func (d *Domain) Verify(path string, revision uint64, record []byte) ([]byte, error) {
 	payload, err := Peek(record)
 	if err != nil {
 		return nil, err
 	}
+	g, err := d.of(binary.BigEndian.Uint32(record[9:13]))
+	if err != nil {
+		return nil, err
+	}
+	k := g.keys.Load()
+	if k == nil {
+		return nil, ErrDropped
+	}
 	end := len(record) - sha256.Size
-	if !hmac.Equal(d.mac(path, record[:end]), record[end:]) {
+	if !hmac.Equal(k.mac(path, record[:end]), record[end:]) {
 		return nil, ErrNotAuthentic
 	}
 	if binary.BigEndian.Uint64(record[13:21]) >= revision {
@@ -57,4 +69,13 @@ func Peek(record []byte) ([]byte, error) {
 		return nil, ErrNotAuthentic
 	}
 	return record[headerSize : len(record)-sha256.Size], nil
+}
+
+// Claimed returns the namespace and generation by whose domain a record claims
+// to be authenticated, unverified.
+func Claimed(record []byte) (namespace uint64, generation uint32, err error) {
+	if _, err := Peek(record); err != nil {
+		return 0, 0, err
+	}
+	return binary.BigEndian.Uint64(record[1:9]), binary.BigEndian.Uint32(record[9:13]), nil
 }
