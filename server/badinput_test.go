@@ -125,7 +125,7 @@ func TestBadRequests(t *testing.T) {
 		"token for no time": {func() error {
 			_, err := pb.NewTokensClient(c).CreateToken(ctx, &pb.CreateTokenRequest{Principal: "p", Ttl: durationpb.New(0)})
 			return err
-		}, codes.InvalidArgument, "ttl", "hour"},
+		}, codes.InvalidArgument, "ttl", "60s or more"},
 	} {
 		s := status.Convert(c.call())
 		info, field := details(s)
@@ -279,6 +279,32 @@ func TestRequestIDs(t *testing.T) {
 		} else {
 			seen[id] = true
 		}
+	}
+}
+
+// TestOperationsTellTheRequestIDWhenAsked: on the hot path it costs too much to be
+// told to everybody.
+func TestOperationsTellTheRequestIDWhenAsked(t *testing.T) {
+	h := newHarness(t, nil)
+	crypto := pb.NewCryptoClient(h.prepare())
+	q := &pb.EncryptRequest{Namespace: "app", Key: "card", Plaintext: []byte("x")}
+	tell := func(ctx context.Context, q *pb.EncryptRequest) []string {
+		var header metadata.MD
+		_, _ = crypto.Encrypt(ctx, q, grpc.Header(&header))
+		return header.Get("x-request-id")
+	}
+	if told := tell(t.Context(), q); len(told) != 0 {
+		t.Errorf("not asked, told %q", told)
+	}
+	if told := tell(withRequestID(t.Context(), "mine"), q); !slices.Equal(told, []string{"mine"}) {
+		t.Errorf("named, told %q", told)
+	}
+	if told := tell(withRequestID(t.Context(), ""), q); len(told) != 1 || len(told[0]) != 32 {
+		t.Errorf("asked without a name, told %q", told)
+	}
+	q.Key = ""
+	if told := tell(t.Context(), q); len(told) != 1 || len(told[0]) != 32 {
+		t.Errorf("after a failure, told %q", told)
 	}
 }
 

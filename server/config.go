@@ -18,6 +18,15 @@ const (
 	DefaultDrainTimeout    = 30 * time.Second
 )
 
+// Socket is a unix socket that gRPC is served on, without TLS.
+type Socket = identity.Socket
+
+// Peer maps a user of a Socket to a principal.
+type Peer = identity.Peer
+
+// ErrSocketInUse says that another process listens on a unix socket.
+var ErrSocketInUse = identity.ErrSocketInUse
+
 // Bundle is a file of CA certificates whose clients form one trust domain.
 type Bundle = identity.Bundle
 
@@ -44,6 +53,8 @@ type Config struct {
 	// GRPCAddress and RESTAddress are host:port; port 0 takes a free one. An
 	// empty RESTAddress means no REST.
 	GRPCAddress, RESTAddress string
+	// Sockets are served too, gRPC alone.
+	Sockets []Socket
 	// MetricsAddress serves /metrics, /healthz and /readyz in plaintext and
 	// without authentication; empty means not at all.
 	MetricsAddress string
@@ -60,6 +71,15 @@ type Config struct {
 	// CallTimeout bounds a unary call whose client sets no deadline; 0 is
 	// DefaultCallTimeout.
 	CallTimeout time.Duration
+	// ConnectionAge is how long a connection is used, more or less a tenth, so that
+	// load spreads and certificates are looked at anew; calls that it has then go on,
+	// and streams for another quarter of it. 0 is for ever. Unix sockets are no
+	// exception.
+	ConnectionAge time.Duration
+	// FailedAuthentications is how often a minute credentials from one source (an
+	// address, for IPv6 its /64, or a uid) may be refused before more of them are
+	// refused unseen, with RESOURCE_EXHAUSTED. 0 is no limit.
+	FailedAuthentications int
 	// DrainTimeout bounds how long calls may go on once Serve was told to end;
 	// 0 is DefaultDrainTimeout.
 	DrainTimeout time.Duration

@@ -45,9 +45,9 @@ func (d *device) holdWrap() (release func()) {
 	}
 }
 
-func (d *device) GenerateRoot(ctx context.Context) (kms.ObjectID, []byte, error) {
-	root, err := d.Service.GenerateRoot(ctx)
-	return kms.ObjectID(root.ID), root.CheckValue, err
+func (d *device) GenerateRoot(ctx context.Context, id kms.ObjectID) ([]byte, error) {
+	root, err := d.Service.GenerateRootAs(ctx, hsm.KeyID(id))
+	return root.CheckValue, err
 }
 
 func (d *device) FindRoot(ctx context.Context, id kms.ObjectID, checkValue []byte) error {
@@ -95,5 +95,5 @@ func (d *device) Destroy(ctx context.Context, id kms.ObjectID) error {
 func (d *device) Status() kms.HSMStatus {
 	s := d.Service.Status()
 	return kms.HSMStatus{Healthy: s.Healthy, TokenLabel: s.TokenLabel, TokenSerial: s.TokenSerial, Manufacturer: s.Manufacturer,
-		Model: s.Model, SessionsInUse: s.SessionsInUse, SessionsMax: s.SessionsMax}
+		Model: s.Model, SessionsInUse: s.SessionsInUse, SessionsMax: s.SessionsMax, KeyAlgorithms: s.Capabilities.Keys}
 }

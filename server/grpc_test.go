@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/keywright/keywright/kms/audit/checkpoint"
 	pb "github.com/keywright/keywright/proto/keywright/v1"
 )
 
@@ -61,14 +62,14 @@ func TestEveryMethod(t *testing.T) {
 	}{
 		{"namespaces", callNamespaces}, {"keys", callKeys}, {"encryption", callEncryption}, {"signing", callSigning},
 		{"macs", callMACs}, {"asymmetric", callAsymmetric}, {"batch", callBatch}, {"pipeline", callPipeline},
-		{"policies", callPolicies}, {"tokens", callTokens}, {"system", callSystem}, {"audit", callAudit},
+		{"policies", callPolicies}, {"tokens", callTokens}, {"system", callSystem}, {"audit", callAudit}, {"roots", callRoots}, {"imports", callImports},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(t, c) }) {
 			return
 		}
 	}
 	for _, file := range []protoreflect.FileDescriptor{pb.File_keywright_v1_crypto_proto, pb.File_keywright_v1_keys_proto, pb.File_keywright_v1_namespaces_proto,
-		pb.File_keywright_v1_policies_proto, pb.File_keywright_v1_tokens_proto, pb.File_keywright_v1_audit_proto, pb.File_keywright_v1_system_proto} {
+		pb.File_keywright_v1_policies_proto, pb.File_keywright_v1_tokens_proto, pb.File_keywright_v1_audit_proto, pb.File_keywright_v1_system_proto, pb.File_keywright_v1_roots_proto} {
 		services := file.Services()
 		for i := range services.Len() {
 			methods := services.Get(i).Methods()
@@ -95,6 +96,29 @@ func callNamespaces(t *testing.T, c *grpc.ClientConn) {
 	list := must[*pb.ListNamespacesResponse](t)(n.ListNamespaces(t.Context(), &pb.ListNamespacesRequest{}))
 	if len(list.Namespaces) != 1 || list.Namespaces[0].Name != "app" {
 		t.Errorf("list = %v", list)
+	}
+	callErasure(t, n)
+}
+
+func callErasure(t *testing.T, n pb.NamespacesClient) {
+	rekeyed := must[*pb.Namespace](t)(n.RekeyNamespace(t.Context(), &pb.RekeyNamespaceRequest{Namespace: "app"}))
+	for deadline := time.Now().Add(time.Minute); rekeyed.Rekey.GetEndTime() == nil && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		rekeyed = must[*pb.Namespace](t)(n.GetNamespace(t.Context(), &pb.GetNamespaceRequest{Namespace: "app"}))
+	}
+	if rekeyed.Generation != 2 || rekeyed.Rekey.GetFromGeneration() != 1 || rekeyed.Rekey.GetEndTime() == nil {
+		t.Errorf("rekeyed: %v", rekeyed)
+	}
+	erased := must[*pb.Namespace](t)(n.ConfirmErasure(t.Context(), &pb.ConfirmErasureRequest{Namespace: "app", Generation: 1}))
+	if erased.ErasedGeneration != 1 || erased.EraseTime == nil {
+		t.Errorf("erased: %v", erased)
+	}
+	deleted := must[*pb.Namespace](t)(n.DeleteNamespace(t.Context(), &pb.DeleteNamespaceRequest{Namespace: "app"}))
+	if deleted.State != pb.NamespaceState_NAMESPACE_DELETE_SCHEDULED || deleted.DestroyTime == nil {
+		t.Errorf("deleted: %v", deleted)
+	}
+	restored := must[*pb.Namespace](t)(n.RestoreNamespace(t.Context(), &pb.RestoreNamespaceRequest{Namespace: "app"}))
+	if restored.State != pb.NamespaceState_NAMESPACE_ACTIVE || restored.DestroyTime != nil {
+		t.Errorf("restored: %v", restored)
 	}
 }
 
@@ -324,6 +348,49 @@ func callPolicies(t *testing.T, c *grpc.ClientConn) {
 		t.Errorf("got %v, list %v", got, list)
 	}
 	must[*pb.DeletePolicyResponse](t)(p.DeletePolicy(ctx, &pb.DeletePolicyRequest{Namespace: "app", Name: "mine"}))
+	callGroups(t, p)
+	callExplanations(t, c)
+}
+
+func callGroups(t *testing.T, p pb.PoliciesClient) {
+	ctx := t.Context()
+	put := must[*pb.Group](t)(p.PutGroup(ctx, &pb.PutGroupRequest{Name: "ops", Members: []string{`User::"a"`}}))
+	got := must[*pb.Group](t)(p.GetGroup(ctx, &pb.GetGroupRequest{Name: "ops"}))
+	list := must[*pb.ListGroupsResponse](t)(p.ListGroups(ctx, &pb.ListGroupsRequest{}))
+	if !proto.Equal(put, got) || len(list.Groups) != 1 || got.Revision == 0 || got.CreateTime == nil {
+		t.Errorf("put %v, got %v, list %v", put, got, list)
+	}
+	must[*pb.DeleteGroupResponse](t)(p.DeleteGroup(ctx, &pb.DeleteGroupRequest{Name: "ops"}))
+}
+
+func callExplanations(t *testing.T, c *grpc.ClientConn) {
+	p, ctx := pb.NewPoliciesClient(c), t.Context()
+	supposed := &pb.SupposedRequest{Principal: `Token::"app"`, Action: "Sign", Namespace: "app", Key: "none"}
+	explained := must[*pb.ExplainDecisionResponse](t)(p.ExplainDecision(ctx, &pb.ExplainDecisionRequest{
+		Subject: &pb.ExplainDecisionRequest_Supposed{Supposed: supposed}}))
+	if e := explained.Explanation; e.Decision != "deny" || e.Reason == "" || len(e.Policies) == 0 || e.Policies[0].FailedPart != "action" || explained.Now != nil {
+		t.Errorf("explained as %v", explained)
+	}
+	text := `permit (principal == Token::"app", action == Action::"Sign", resource in Namespace::"app");`
+	changes := []*pb.PolicyChange{{Namespace: "app", Name: "sign", Text: text}}
+	tested := must[*pb.TestPoliciesResponse](t)(p.TestPolicies(ctx, &pb.TestPoliciesRequest{Requests: []*pb.SupposedRequest{supposed}, Changes: changes}))
+	if len(tested.Explanations) != 1 || tested.Explanations[0].Decision != "allow" {
+		t.Errorf("tested as %v", tested)
+	}
+	none := &pb.PolicyChange{Name: "none", Text: `forbid (principal == User::"local:CN=admin", action, resource in Namespace::"app");`}
+	diff := must[*pb.DiffPoliciesResponse](t)(p.DiffPolicies(ctx, &pb.DiffPoliciesRequest{Changes: []*pb.PolicyChange{none}}))
+	if len(diff.Changed) == 0 || diff.Changed[0].Before != "allow" || diff.Changed[0].After != "deny" || diff.Entries == 0 {
+		t.Fatalf("difference %v", diff)
+	}
+	past := must[*pb.ExplainDecisionResponse](t)(p.ExplainDecision(ctx, &pb.ExplainDecisionRequest{
+		Subject: &pb.ExplainDecisionRequest_Entry{Entry: diff.Changed[0].Entry}, Changes: []*pb.PolicyChange{none}}))
+	if past.Explanation.Decision != "allow" || past.Now.GetDecision() != "deny" {
+		t.Errorf("entry explained as %v", past)
+	}
+	who := must[*pb.ListPermittedResponse](t)(p.ListPermitted(ctx, &pb.ListPermittedRequest{Action: "Encrypt", Namespace: "app", Key: "none"}))
+	if len(who.Permitted) != 3 || who.Permitted[1].Who != `Token::"app"` || who.Permitted[1].Policy.GetName() != "test" {
+		t.Errorf("permitted: %v", who)
+	}
 }
 
 func callTokens(t *testing.T, c *grpc.ClientConn) {
@@ -335,6 +402,16 @@ func callTokens(t *testing.T, c *grpc.ClientConn) {
 	who := must[*pb.WhoAmIResponse](t)(tokens.WhoAmI(ctx, &pb.WhoAmIRequest{}))
 	if who.Principal != `User::"local:CN=admin"` || who.Method != "mtls" || who.ExpireTime == nil {
 		t.Errorf("I am %v", who)
+	}
+	revoked := must[*pb.RevokeTokensResponse](t)(tokens.RevokeTokens(ctx, &pb.RevokeTokensRequest{Id: made.Id}))
+	listed := must[*pb.ListRevocationsResponse](t)(tokens.ListRevocations(ctx, &pb.ListRevocationsRequest{}))
+	if len(listed.Revocations) != 1 || !proto.Equal(listed.Revocations[0], revoked.Revocation) || revoked.Revocation.Id != made.Id {
+		t.Errorf("revoked %v, listed %v", revoked, listed)
+	}
+	lease := must[*pb.CreateTokenResponse](t)(tokens.CreateToken(ctx, &pb.CreateTokenRequest{Principal: "app", RenewableFor: durationpb.New(24 * time.Hour)}))
+	renewed := must[*pb.RenewTokenResponse](t)(tokens.RenewToken(ctx, &pb.RenewTokenRequest{Ttl: durationpb.New(2 * time.Hour)}, grpc.PerRPCCredentials(bearer(lease.Token))))
+	if !renewed.ExpireTime.AsTime().After(lease.ExpireTime.AsTime()) || !proto.Equal(renewed.RenewableUntil, lease.RenewableUntil) {
+		t.Errorf("made %v to %v, renewed to %v", lease.ExpireTime, lease.RenewableUntil, renewed)
 	}
 }
 
@@ -364,5 +441,16 @@ func callAudit(t *testing.T, c *grpc.ClientConn) {
 	must[*pb.GenerateRandomResponse](t)(pb.NewCryptoClient(c).GenerateRandom(withRequestID(t.Context(), "tailed"), &pb.GenerateRandomRequest{Namespace: "app", NumBytes: 1}))
 	if e := must[*pb.AuditEntry](t)(tail.Recv()); !strings.Contains(e.Line, `"request_id":"tailed"`) {
 		t.Errorf("tailed %s", e.Line)
+	}
+	known := must[*pb.GetCheckpointResponse](t)(a.GetCheckpoint(t.Context(), &pb.GetCheckpointRequest{}))
+	size := must[checkpoint.Checkpoint](t)(checkpoint.Peek([]byte(known.Checkpoint))).Size
+	rotated := must[*pb.RotateAuditKeyResponse](t)(a.RotateAuditKey(t.Context(), &pb.RotateAuditKeyRequest{IdempotencyKey: "audit-key"}))
+	later := must[*pb.GetCheckpointResponse](t)(a.GetCheckpoint(t.Context(), &pb.GetCheckpointRequest{KnownSize: size}))
+	if !strings.Contains(later.Keys, rotated.Key) || !strings.HasPrefix(later.Keys, known.Keys) {
+		t.Errorf("rotated to %v; the log's keys were\n%sand are\n%s", rotated, known.Keys, later.Keys)
+	}
+	proved := must[*pb.ProveEntryResponse](t)(a.ProveEntry(t.Context(), &pb.ProveEntryRequest{Sequence: first.Entries[1].Sequence}))
+	if proved.Entry.Line != first.Entries[1].Line || !strings.HasPrefix(proved.Proof, "c2sp.org/tlog-proof@v1\n") {
+		t.Errorf("proved %v", proved)
 	}
 }

@@ -57,14 +57,19 @@ type harness struct {
 
 func newHarness(t testing.TB, change func(*server.Config)) *harness {
 	t.Helper()
+	return newHarnessAt(t, &clock{}, change)
+}
+
+func newHarnessAt(t testing.TB, at *clock, change func(*server.Config)) *harness {
+	t.Helper()
 	h := &harness{t: t, dir: t.TempDir(), device: openDevice(t), ca: newAuthority(t, "Local CA"), log: &lockedBuffer{}, served: make(chan error, 1)}
 	h.metrics = server.NewMetrics()
-	h.openService()
+	h.openService(at)
 	h.ca.writeFiles(h.dir, h.ca.issue(t, leaf{name: "localhost", server: true}))
 	config := server.Config{
 		Service: h.service, GRPCAddress: "127.0.0.1:0", RESTAddress: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0",
 		TLS:     server.TLS{CertFile: h.file("server.pem"), KeyFile: h.file("server.key"), ClientCAs: []server.Bundle{{Name: "local", File: h.file("ca.pem")}}},
-		Metrics: h.metrics, Version: "test", DrainTimeout: 10 * time.Second,
+		Metrics: h.metrics, Clock: at.now, Version: "test", DrainTimeout: 10 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
@@ -74,11 +79,11 @@ func newHarness(t testing.TB, change func(*server.Config)) *harness {
 	return h
 }
 
-func (h *harness) openService() {
+func (h *harness) openService(at *clock) {
 	h.t.Helper()
 	store := must[*badger.Store](h.t)(badger.Open(badger.Options{Dir: h.file("store")}))
 	log := must[*audit.Log](h.t)(audit.Open(h.file("audit"), audit.Options{}))
-	config := kms.Config{Store: store, Audit: log, HSM: h.device, Observer: h.metrics}
+	config := kms.Config{Store: store, Audit: log, HSM: h.device, Observer: h.metrics, Clock: at.now}
 	must[kms.Installation](h.t)(kms.Initialize(h.t.Context(), config, kms.InitOptions{DevMode: true,
 		Policies: []policy.Policy{{Name: "test", Text: testPolicy}}}))
 	h.service = must[*kms.Service](h.t)(kms.Open(h.t.Context(), config))

@@ -24,8 +24,12 @@ func (s *Server) ready() error {
 	if s.gate.Draining() {
 		return errHealth("the server is shutting down")
 	}
-	if s.config.Service.Health(context.Background()).StoreProblem != "" {
+	status := s.config.Service.Health(context.Background())
+	if status.StoreProblem != "" {
 		return errHealth("the store does not answer")
+	}
+	if !status.Sealed.IsZero() {
+		return errHealth("the server is sealed: the HSM is away")
 	}
 	return s.alive()
 }

@@ -43,6 +43,7 @@ type Server struct {
 
 	web       []web
 	listeners map[string]net.Listener // by "grpc", "rest", "metrics"
+	sockets   []net.Listener
 }
 
 // web is an HTTP server and its listener.
@@ -61,12 +62,12 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	g, err := gate.New(gate.Options{Service: c.Service, Metrics: c.Metrics, Logger: c.Logger, Clock: c.Clock,
-		MaxInFlight: c.MaxInFlight, CallTimeout: c.CallTimeout})
+		MaxInFlight: c.MaxInFlight, CallTimeout: c.CallTimeout, MaxFailures: c.FailedAuthentications, StreamAge: c.ConnectionAge * 5 / 4})
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{config: c, gate: g, listeners: map[string]net.Listener{}}
-	if err := errors.Join(s.loadFiles(), s.listen()); err != nil {
+	if err := errors.Join(s.loadFiles(), s.listen(), s.listenSockets()); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -109,6 +110,17 @@ func (s *Server) listen() error {
 	return nil
 }
 
+func (s *Server) listenSockets() error {
+	for _, socket := range s.config.Sockets {
+		listener, err := identity.ListenUnix(socket)
+		if err != nil {
+			return err
+		}
+		s.sockets = append(s.sockets, listener)
+	}
+	return nil
+}
+
 func isLoopback(a net.Addr) bool {
 	tcp, ok := a.(*net.TCPAddr)
 	return ok && tcp.IP.IsLoopback()
@@ -126,7 +138,7 @@ func (s *Server) build() error {
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: handshakeTimeout, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: idleTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: idleTimeout, MaxConnectionAge: s.config.ConnectionAge}),
 		grpc.WaitForHandlers(true),
 		// Goroutines that stay: growing the stack of a new one for each call was
 		// the largest part of a call's CPU time.
@@ -155,7 +167,7 @@ func (s *Server) buildWeb(a *api.API) error {
 	if err != nil {
 		return fmt.Errorf("REST: %w", err)
 	}
-	server := s.httpServer(handler)
+	server := s.httpServer(aged(handler, s.config.ConnectionAge))
 	server.ConnContext = identity.NewContext
 	if s.files != nil {
 		server.TLSConfig = s.files.Config("h2", "http/1.1")
@@ -199,6 +211,9 @@ func (s *Server) Serve(ctx context.Context) error {
 		})
 	}
 	if listener, ok := s.listeners["grpc"]; ok {
+		start(func() error { return s.grpc.Serve(listener) })
+	}
+	for _, listener := range s.sockets {
 		start(func() error { return s.grpc.Serve(listener) })
 	}
 	for _, w := range s.web {
@@ -248,6 +263,9 @@ func (s *Server) Close() {
 		_ = w.server.Close()
 	}
 	for _, l := range s.listeners {
+		_ = l.Close()
+	}
+	for _, l := range s.sockets {
 		_ = l.Close()
 	}
 }

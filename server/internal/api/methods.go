@@ -34,6 +34,11 @@ func row[Q, P any](a *API, name string, handle gate.Handler[Q, P]) *gate.Unary[Q
 	return gate.Row(a.gate, name, handle)
 }
 
+// operation is a row of the hot path.
+func operation[Q, P any](a *API, name string, handle gate.Handler[Q, P]) *gate.Unary[Q, P] {
+	return row(a, name, handle).Terse()
+}
+
 // Services returns the whole table.
 func (a *API) Services() []Service {
 	return []Service{
@@ -43,6 +48,7 @@ func (a *API) Services() []Service {
 		{pb.Policies_ServiceDesc.ServiceName, a.policies(), nil},
 		{pb.Tokens_ServiceDesc.ServiceName, a.tokens(), nil},
 		{pb.Audit_ServiceDesc.ServiceName, a.audit(), a.auditStreams()},
+		{pb.Roots_ServiceDesc.ServiceName, a.roots(), nil},
 		{pb.System_ServiceDesc.ServiceName, a.system(), nil},
 	}
 }
@@ -62,49 +68,49 @@ func (a *API) crypto() []gate.Method {
 	s := a.service
 	return []gate.Method{
 		a.Encrypt(), a.Decrypt(), a.GenerateDataKey(), a.Sign(), a.Verify(), a.GenerateMAC(), a.VerifyMAC(),
-		row(a, "ReEncrypt", gate.Operation(translate.ReEncrypt, s.ReEncrypt, translate.ReEncrypted)),
-		row(a, "GenerateDataKeyPair", gate.Operation(translate.GenerateDataKeyPair, s.GenerateDataKeyPair, translate.GeneratedDataKeyPair)),
-		row(a, "GenerateRandom", gate.Operation(translate.GenerateRandom, s.GenerateRandom, translate.GeneratedRandom)),
-		row(a, "AsymmetricDecrypt", gate.Operation(translate.AsymmetricDecrypt, s.AsymmetricDecrypt, translate.AsymmetricDecrypted)),
-		row(a, "DeriveSharedSecret", gate.Operation(translate.DeriveSharedSecret, s.SharedSecret, translate.DerivedSharedSecret)),
-		row(a, "GetPublicKey", gate.Operation(translate.GetPublicKey, s.PublicKey, translate.PublicKey)),
-		row(a, "Batch", a.batch),
+		operation(a, "ReEncrypt", gate.Operation(translate.ReEncrypt, s.ReEncrypt, translate.ReEncrypted)),
+		operation(a, "GenerateDataKeyPair", gate.Operation(translate.GenerateDataKeyPair, s.GenerateDataKeyPair, translate.GeneratedDataKeyPair)),
+		operation(a, "GenerateRandom", gate.Operation(translate.GenerateRandom, s.GenerateRandom, translate.GeneratedRandom)),
+		operation(a, "AsymmetricDecrypt", gate.Operation(translate.AsymmetricDecrypt, s.AsymmetricDecrypt, translate.AsymmetricDecrypted)),
+		operation(a, "DeriveSharedSecret", gate.Operation(translate.DeriveSharedSecret, s.SharedSecret, translate.DerivedSharedSecret)),
+		operation(a, "GetPublicKey", gate.Operation(translate.GetPublicKey, s.PublicKey, translate.PublicKey)),
+		operation(a, "Batch", a.batch),
 	}
 }
 
 // Encrypt is the row of that method, which REST also reads and writes by hand.
 func (a *API) Encrypt() *gate.Unary[pb.EncryptRequest, pb.EncryptResponse] {
-	return row(a, "Encrypt", gate.Operation(translate.Encrypt, a.service.Encrypt, translate.Encrypted))
+	return operation(a, "Encrypt", gate.Operation(translate.Encrypt, a.service.Encrypt, translate.Encrypted))
 }
 
 // Decrypt is the row of that method, which REST also reads and writes by hand.
 func (a *API) Decrypt() *gate.Unary[pb.DecryptRequest, pb.DecryptResponse] {
-	return row(a, "Decrypt", gate.Operation(translate.Decrypt, a.service.Decrypt, translate.Decrypted))
+	return operation(a, "Decrypt", gate.Operation(translate.Decrypt, a.service.Decrypt, translate.Decrypted))
 }
 
 // GenerateDataKey is the row of that method, which REST also reads and writes by hand.
 func (a *API) GenerateDataKey() *gate.Unary[pb.GenerateDataKeyRequest, pb.GenerateDataKeyResponse] {
-	return row(a, "GenerateDataKey", gate.Operation(translate.GenerateDataKey, a.service.GenerateDataKey, translate.GeneratedDataKey))
+	return operation(a, "GenerateDataKey", gate.Operation(translate.GenerateDataKey, a.service.GenerateDataKey, translate.GeneratedDataKey))
 }
 
 // Sign is the row of that method, which REST also reads and writes by hand.
 func (a *API) Sign() *gate.Unary[pb.SignRequest, pb.SignResponse] {
-	return row(a, "Sign", gate.Operation(translate.Sign, a.service.Sign, translate.Signed))
+	return operation(a, "Sign", gate.Operation(translate.Sign, a.service.Sign, translate.Signed))
 }
 
 // Verify is the row of that method, which REST also reads and writes by hand.
 func (a *API) Verify() *gate.Unary[pb.VerifyRequest, pb.VerifyResponse] {
-	return row(a, "Verify", gate.Operation(translate.Verify, a.service.Verify, translate.Verified))
+	return operation(a, "Verify", gate.Operation(translate.Verify, a.service.Verify, translate.Verified))
 }
 
 // GenerateMAC is the row of that method, which REST also reads and writes by hand.
 func (a *API) GenerateMAC() *gate.Unary[pb.GenerateMacRequest, pb.GenerateMacResponse] {
-	return row(a, "GenerateMac", gate.Operation(translate.GenerateMAC, a.service.GenerateMAC, translate.GeneratedMAC))
+	return operation(a, "GenerateMac", gate.Operation(translate.GenerateMAC, a.service.GenerateMAC, translate.GeneratedMAC))
 }
 
 // VerifyMAC is the row of that method, which REST also reads and writes by hand.
 func (a *API) VerifyMAC() *gate.Unary[pb.VerifyMacRequest, pb.VerifyMacResponse] {
-	return row(a, "VerifyMac", gate.Operation(translate.VerifyMAC, a.service.VerifyMAC, translate.VerifiedMAC))
+	return operation(a, "VerifyMac", gate.Operation(translate.VerifyMAC, a.service.VerifyMAC, translate.VerifiedMAC))
 }
 
 func (a *API) keys() []gate.Method {
@@ -123,6 +129,10 @@ func (a *API) keys() []gate.Method {
 		row(a, "DestroyVersion", gate.Command(translate.DestroyVersion, s.DestroyVersion, translate.KeyVersion)),
 		row(a, "RestoreVersion", gate.Command(translate.RestoreVersion, s.RestoreVersion, translate.KeyVersion)),
 		row(a, "DeleteKey", gate.Command(translate.DeleteKey, s.DeleteKey, translate.Key)),
+		row(a, "GetImportParameters", gate.Command(translate.GetImportParameters, s.GetImportParameters, translate.ImportParameters)),
+		row(a, "ImportKey", gate.Command(translate.ImportKey, s.ImportKey, translate.Key)),
+		row(a, "ImportKeyVersion", gate.Command(translate.ImportKeyVersion, s.ImportVersion, translate.KeyVersion)),
+		row(a, "ExportKey", gate.Command(translate.ExportKey, s.ExportKey, translate.ExportedKey)),
 		row(a, "RestoreKey", gate.Command(translate.RestoreKey, s.RestoreKey, translate.Key)),
 	}
 }
@@ -134,6 +144,11 @@ func (a *API) namespaces() []gate.Method {
 		row(a, "GetNamespace", gate.Command(translate.GetNamespace, s.GetNamespace, translate.Namespace)),
 		row(a, "ListNamespaces", gate.Listing(translate.ListNamespaces, s.ListNamespaces, translate.Namespaces)),
 		row(a, "UpdateNamespace", gate.Command(translate.UpdateNamespace, s.UpdateNamespace, translate.Namespace)),
+		row(a, "DeleteNamespace", gate.Command(translate.DeleteNamespace, s.DeleteNamespace, translate.Namespace)),
+		row(a, "RestoreNamespace", gate.Command(translate.RestoreNamespace, s.RestoreNamespace, translate.Namespace)),
+		row(a, "RekeyNamespace", gate.Command(translate.RekeyNamespace, s.RekeyNamespace, translate.Namespace)),
+		row(a, "MigrateNamespace", gate.Command(translate.MigrateNamespace, s.MigrateNamespace, translate.Namespace)),
+		row(a, "ConfirmErasure", gate.Command(translate.ConfirmErasure, s.ConfirmErasure, translate.Namespace)),
 	}
 }
 
@@ -144,7 +159,23 @@ func (a *API) policies() []gate.Method {
 		row(a, "GetPolicy", gate.Command(translate.GetPolicy, s.GetPolicy, translate.Policy)),
 		row(a, "ListPolicies", gate.Listing(translate.ListPolicies, s.ListPolicies, translate.Policies)),
 		row(a, "DeletePolicy", a.deletePolicy),
+		row(a, "PutGroup", gate.Command(translate.PutGroup, s.PutGroup, translate.Group)),
+		row(a, "GetGroup", gate.Command(translate.GetGroup, s.GetGroup, translate.Group)),
+		row(a, "ListGroups", gate.Listing(translate.ListGroups, s.ListGroups, translate.Groups)),
+		row(a, "DeleteGroup", a.deleteGroup),
+		row(a, "ExplainDecision", gate.Command(translate.ExplainDecision, s.ExplainDecision, translate.ExplainedDecision)),
+		row(a, "TestPolicies", gate.Command(translate.TestPolicies, s.TestPolicies, translate.TestedPolicies)),
+		row(a, "DiffPolicies", gate.Command(translate.DiffPolicies, s.DiffPolicies, translate.PolicyDiff)),
+		row(a, "ListPermitted", gate.Command(translate.ListPermitted, s.ListPermitted, translate.PermittedList)),
 	}
+}
+
+func (a *API) deleteGroup(ctx context.Context, call kms.Call, q *pb.DeleteGroupRequest) (*pb.DeleteGroupResponse, error) {
+	ref, err := translate.DeleteGroup(q)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.DeleteGroupResponse{}, a.service.DeleteGroup(ctx, call, ref)
 }
 
 func (a *API) deletePolicy(ctx context.Context, call kms.Call, q *pb.DeletePolicyRequest) (*pb.DeletePolicyResponse, error) {
@@ -156,17 +187,33 @@ func (a *API) deletePolicy(ctx context.Context, call kms.Call, q *pb.DeletePolic
 }
 
 func (a *API) tokens() []gate.Method {
+	s := a.service
 	return []gate.Method{
-		row(a, "CreateToken", gate.Command(translate.CreateToken, a.service.CreateToken, translate.NewToken)),
+		row(a, "CreateToken", gate.Command(translate.CreateToken, s.CreateToken, translate.NewToken)),
 		row(a, "WhoAmI", a.whoAmI),
+		row(a, "RenewToken", gate.Command(translate.RenewToken, s.RenewToken, translate.RenewedToken)),
+		row(a, "RevokeTokens", gate.Command(translate.RevokeTokens, s.RevokeTokens, translate.RevokedTokens)),
+		row(a, "ListRevocations", gate.Listing(translate.ListRevocations, s.ListRevocations, translate.Revocations)),
 	}
 }
 
-func (a *API) whoAmI(_ context.Context, call kms.Call, _ *pb.WhoAmIRequest) (*pb.WhoAmIResponse, error) {
-	return translate.WhoAmI(call.Caller), nil
+func (a *API) whoAmI(ctx context.Context, call kms.Call, _ *pb.WhoAmIRequest) (*pb.WhoAmIResponse, error) {
+	self, err := a.service.Self(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	return translate.WhoAmI(self), nil
 }
 
-func (a *API) audit() []gate.Method { return []gate.Method{row(a, "ListEntries", a.listEntries)} }
+func (a *API) audit() []gate.Method {
+	s := a.service
+	return []gate.Method{
+		row(a, "ListEntries", a.listEntries),
+		row(a, "GetCheckpoint", gate.Command(translate.GetCheckpoint, s.GetCheckpoint, translate.Checkpoint)),
+		row(a, "ProveEntry", gate.Command(translate.ProveEntry, s.ProveEntry, translate.EntryProof)),
+		row(a, "RotateAuditKey", gate.Command(translate.RotateAuditKey, s.RotateAuditKey, translate.AuditKey)),
+	}
+}
 
 func (a *API) listEntries(ctx context.Context, call kms.Call, q *pb.ListEntriesRequest) (*pb.ListEntriesResponse, error) {
 	filter, err := translate.ListEntries(q)
@@ -192,7 +239,8 @@ func (a *API) getStatus(ctx context.Context, call kms.Call, _ *pb.GetStatusReque
 	return translate.Status(status, a.version), nil
 }
 
-// listAlgorithms answers from the table that is the same for everybody.
+// listAlgorithms answers from the table, and what the token can do of it, which is
+// the same for everybody.
 func (a *API) listAlgorithms(context.Context, kms.Call, *pb.ListAlgorithmsRequest) (*pb.ListAlgorithmsResponse, error) {
-	return translate.Algorithms(), nil
+	return translate.Algorithms(a.service.HSMAlgorithms()), nil
 }

@@ -23,6 +23,9 @@ func (a *API) tailEntries(_ any, stream grpc.ServerStream) error {
 		return err
 	}
 	return a.service.TailAudit(s.Context(), s.Call(), filter, backlog, func(e audit.Entry) error {
+		if err := s.Current(); err != nil {
+			return err
+		}
 		return s.SendMsg(translate.Entry(e))
 	})
 }

@@ -27,15 +27,18 @@ type Arrival struct {
 	Connection    *identity.Connection
 	Authorization string // as the client sent it, "" if it did not
 	RequestID     string
-	Caller        *policy.Caller // set where the request was authenticated before
+	Named         bool           // the client sent a request id, even if another was taken
+	Caller        *policy.Caller // whose stream it came on; it is authenticated again all the same
 }
 
 // arrivalOf reads a gRPC request's context.
 func arrivalOf(ctx context.Context) Arrival {
+	given := metadata.ValueFromIncomingContext(ctx, requestIDKey)
 	return Arrival{
 		Connection:    connectionOf(ctx),
 		Authorization: strings.Join(metadata.ValueFromIncomingContext(ctx, authorizationKey), ", "),
-		RequestID:     RequestID(metadata.ValueFromIncomingContext(ctx, requestIDKey)),
+		RequestID:     RequestID(given),
+		Named:         len(given) > 0,
 	}
 }
 

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +24,13 @@ type Options struct {
 	Clock       func() time.Time
 	MaxInFlight int           // calls, and as many streams
 	CallTimeout time.Duration // of calls whose client sets no deadline
+	MaxFailures int           // refused credentials from one source in a minute; 0 is no limit
+	StreamAge   time.Duration // of the connection, at which its streams end; 0 is for ever
 }
+
+// noFailures are the reasons for which no credentials were looked at, or genuine
+// ones that have ended: who goes on with those must not hold up its neighbours.
+var noFailures = []string{"NO_CREDENTIALS", "UNKNOWN_PEER", identity.ReasonTooManyFailures, "TOKEN_EXPIRED", "TOKEN_REVOKED", "CERTIFICATE_EXPIRED"}
 
 // Gate is what every request passes, whichever way it came.
 type Gate struct {
@@ -34,6 +40,7 @@ type Gate struct {
 	logger  *slog.Logger
 	limit   int64 // of calls, and of streams
 	timeout time.Duration
+	age     time.Duration // of connections, at which their streams end
 
 	calls, streams atomic.Int64 // in flight
 
@@ -43,8 +50,8 @@ type Gate struct {
 
 // New returns an open gate and registers its figures with the metrics.
 func New(o Options) (*Gate, error) {
-	g := &Gate{service: o.Service, metrics: o.Metrics, logger: o.Logger, limit: int64(o.MaxInFlight), timeout: o.CallTimeout}
-	g.callers = identity.NewAuthenticator(o.Service.VerifyToken, o.Clock)
+	g := &Gate{service: o.Service, metrics: o.Metrics, logger: o.Logger, limit: int64(o.MaxInFlight), timeout: o.CallTimeout, age: o.StreamAge}
+	g.callers = identity.NewAuthenticator(o.Service, o.Clock, o.MaxFailures)
 	g.draining, g.drain = context.WithCancel(context.Background())
 	if err := o.Metrics.registry.Register(newCollector(g)); err != nil {
 		return nil, fmt.Errorf("these metrics already belong to a server: %w", err)
@@ -87,25 +94,28 @@ func (g *Gate) overloaded() error {
 		Message: fmt.Sprintf("the server is working on %d calls, its limit; try again a little later", g.limit)}
 }
 
-// Authenticate tells who makes a request. Failures are counted and told to the
-// core, which sums them up in the audit log.
+// Authenticate tells who makes a request, also one on a stream that was
+// authenticated before. Failures are counted and told to the core, which sums them
+// up in the audit log.
 func (g *Gate) Authenticate(a Arrival) (*policy.Caller, error) {
-	if a.Caller != nil {
-		return a.Caller, g.callers.Current(a.Caller)
-	}
 	caller, err := g.callers.Authenticate(a.Connection, a.Authorization)
-	if err != nil {
-		reason := AsError(err).Reason
-		g.Denied(a.Connection.Source, reason)
-		return nil, err
+	if err == nil {
+		return caller, nil
 	}
-	return caller, nil
+	if e := AsError(err); e.Code == kms.Unauthenticated || e.Reason == identity.ReasonTooManyFailures {
+		g.Denied(a.Connection, e.Reason)
+	}
+	return nil, err
 }
 
-// Denied is told of credentials that were refused, in handshakes too.
-func (g *Gate) Denied(source netip.Addr, reason string) {
+// Denied is told of credentials that were missing or refused, in handshakes too.
+// Only what is not genuine counts as a failure.
+func (g *Gate) Denied(c *identity.Connection, reason string) {
 	g.metrics.authFailures.WithLabelValues(reason).Inc()
-	g.service.RecordDenied(source, reason)
+	g.service.RecordDenied(c.Source, reason)
+	if !slices.Contains(noFailures, reason) {
+		g.callers.Failed(c)
+	}
 }
 
 // bound gives ctx the default deadline if it has none; release must be called.
@@ -167,6 +177,14 @@ func (g *Gate) log(ctx context.Context, a Arrival, method string, e *kms.Error) 
 func TooLarge(limit int) *kms.Error {
 	return &kms.Error{Code: kms.InvalidArgument, Reason: ReasonTooLarge,
 		Message: fmt.Sprintf("the request is larger than %d bytes, this server's limit; send less, or encrypt large data under a data key", limit)}
+}
+
+// ReasonAged is the reason of the error that ends the streams of an old connection.
+const ReasonAged = "CONNECTION_AGED"
+
+// errAged ends streams on a connection that has been used for long enough.
+func errAged() *kms.Error {
+	return &kms.Error{Code: kms.Unavailable, Reason: ReasonAged, Message: "the connection has reached the age that limits.connection_age sets; open the stream again, on a new one"}
 }
 
 // errDraining ends what is open when the server stops.

@@ -18,13 +18,19 @@ import (
 // newTestGate is a gate without a core, for methods that need none.
 func newTestGate(log *bytes.Buffer) *Gate {
 	g := &Gate{metrics: NewMetrics(), limit: 10, timeout: time.Minute,
-		logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		callers: identity.NewAuthenticator(func(string) (*policy.Caller, error) {
-			return &policy.Caller{Type: policy.Token, ID: "t"}, nil
-		}, time.Now)}
+		logger:  slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		callers: identity.NewAuthenticator(anyToken{}, time.Now, 0)}
 	g.draining, g.drain = context.WithCancel(context.Background())
 	return g
 }
+
+// anyToken takes every token.
+type anyToken struct{}
+
+func (anyToken) VerifyToken(string) (*policy.Caller, error) {
+	return &policy.Caller{Type: policy.Token, ID: "t"}, nil
+}
+func (anyToken) TokenGeneration() uint64 { return 1 }
 
 func someArrival() Arrival {
 	return Arrival{Connection: &identity.Connection{}, Authorization: "Bearer kwt_x", RequestID: "r1"}

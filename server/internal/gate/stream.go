@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -11,13 +12,13 @@ import (
 
 	"github.com/keywright/keywright/kms"
 	"github.com/keywright/keywright/kms/policy"
-	"github.com/keywright/keywright/server/internal/identity"
 )
 
 // OpenStream is a stream that has passed the gate. Its context ends with the
 // caller's credentials and with the server, and its cause says which.
 type OpenStream struct {
 	grpc.ServerStream
+	gate    *Gate
 	ctx     context.Context
 	arrival Arrival
 }
@@ -27,6 +28,13 @@ func (s *OpenStream) Context() context.Context { return s.ctx }
 
 // Arrival is how the stream arrived, and whose it is.
 func (s *OpenStream) Arrival() Arrival { return s.arrival }
+
+// Current fails once the caller's credentials have ended or were revoked. Streams
+// end by themselves then, but only a moment later.
+func (s *OpenStream) Current() error {
+	_, err := s.gate.Authenticate(s.arrival)
+	return err
+}
 
 // Transport returns the context that ends with the connection alone.
 func (s *OpenStream) Transport() context.Context { return s.ServerStream.Context() }
@@ -42,7 +50,7 @@ func (g *Gate) Stream(server any, stream grpc.ServerStream, info *grpc.StreamSer
 	if info.FullMethod == healthpb.Health_Watch_FullMethodName {
 		return g.watchHealth(stream, func(s grpc.ServerStream) error { return handle(server, s) })
 	}
-	s := &OpenStream{ServerStream: stream, ctx: stream.Context(), arrival: arrivalOf(stream.Context())}
+	s := &OpenStream{ServerStream: stream, gate: g, ctx: stream.Context(), arrival: arrivalOf(stream.Context())}
 	if err := stream.SetHeader(metadata.MD{requestIDKey: {s.arrival.RequestID}}); err != nil {
 		return err
 	}
@@ -73,26 +81,72 @@ func (g *Gate) serveStream(s *OpenStream, method string, handle func() error) (e
 	if s.arrival.Caller, err = g.Authenticate(s.arrival); err != nil {
 		return err
 	}
-	ctx, end := g.lifetime(s.ctx, s.arrival.Caller)
+	ctx, end := g.lifetime(s.ctx, s.arrival)
 	defer end()
 	s.ctx = ctx
 	return ended(ctx, handle())
 }
 
-// lifetime returns a context that ends with the caller's credentials and when
-// the server drains.
-func (g *Gate) lifetime(ctx context.Context, caller *policy.Caller) (_ context.Context, end func()) {
+// recheckInterval is how long a stream whose credentials were revoked stays open.
+const recheckInterval = 500 * time.Millisecond
+
+// lifetime returns a context that ends with the credentials of what arrived, when
+// they are revoked, when the connection is too old, and when the server drains.
+func (g *Gate) lifetime(ctx context.Context, a Arrival) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stopDrain := context.AfterFunc(g.draining, func() { cancel(errDraining()) })
-	stopExpiry := func() bool { return true }
-	if !caller.Expires.IsZero() {
-		stopExpiry = time.AfterFunc(time.Until(caller.Expires), func() { cancel(identity.Expired(caller)) }).Stop
-	}
+	stopAge := g.endAged(cancel, a)
+	stopChecks := g.recheck(ctx, cancel, a)
 	return ctx, func() {
 		stopDrain()
-		stopExpiry()
+		stopAge()
 		cancel(nil)
+		stopChecks()
 	}
+}
+
+// endAged ends a stream that keeps its connection alive beyond its age. The client
+// was told before that the connection is going away.
+func (g *Gate) endAged(cancel context.CancelCauseFunc, a Arrival) (stop func()) {
+	if g.age <= 0 {
+		return func() {}
+	}
+	timer := time.AfterFunc(g.age-a.Connection.Age(), func() { cancel(errAged()) })
+	return func() { timer.Stop() }
+}
+
+// recheck authenticates again what arrived, from time to time and when it
+// expires, until that fails, which cancels ctx, or ctx ends.
+func (g *Gate) recheck(ctx context.Context, cancel context.CancelCauseFunc, a Arrival) (stop func()) {
+	var lock sync.Mutex // guards timer, which may fire before it is set
+	var timer *time.Timer
+	check := func() {
+		caller, err := g.Authenticate(a)
+		if err != nil {
+			cancel(AsError(err))
+			return
+		}
+		lock.Lock()
+		defer lock.Unlock()
+		if ctx.Err() == nil {
+			timer.Reset(untilRecheck(caller))
+		}
+	}
+	lock.Lock()
+	defer lock.Unlock()
+	timer = time.AfterFunc(untilRecheck(a.Caller), check)
+	return func() {
+		lock.Lock()
+		defer lock.Unlock()
+		timer.Stop()
+	}
+}
+
+func untilRecheck(caller *policy.Caller) time.Duration {
+	if caller.Expires.IsZero() {
+		return recheckInterval
+	}
+	return min(recheckInterval, max(time.Until(caller.Expires), time.Millisecond))
 }
 
 // ended puts the reason why a stream was ended in place of what its handler

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -34,7 +33,7 @@ type FilesOptions struct {
 	Clock             func() time.Time
 	Logger            *slog.Logger
 	// Denied is told of each client certificate that was refused.
-	Denied func(source netip.Addr, reason string)
+	Denied func(c *Connection, reason string)
 }
 
 // material is one loaded state of the files; it never changes.
@@ -163,7 +162,7 @@ func (f *Files) verify(m *material, c *Connection, state tls.ConnectionState) er
 	caller, err := identify(m.bundles, state, f.options.Clock())
 	var refused *kms.Error
 	if errors.As(err, &refused) {
-		f.options.Denied(c.Source, refused.Reason)
+		f.options.Denied(c, refused.Reason)
 	}
 	if err != nil || caller == nil {
 		return err
@@ -174,7 +173,8 @@ func (f *Files) verify(m *material, c *Connection, state tls.ConnectionState) er
 }
 
 // Credentials returns gRPC server credentials whose AuthInfo is the Connection
-// of a Listener. Without files they are those of plaintext.
+// of a Listener or ListenUnix. Without files they are those of plaintext; a unix
+// socket has no TLS in any case.
 func (f *Files) Credentials() credentials.TransportCredentials {
 	if f == nil {
 		return serverCredentials{insecure.NewCredentials()}
@@ -188,6 +188,9 @@ type serverCredentials struct {
 }
 
 func (s serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if c := Of(raw); c.local {
+		return raw, c, nil
+	}
 	secure, _, err := s.TransportCredentials.ServerHandshake(raw)
 	return secure, Of(raw), err
 }

@@ -56,6 +56,7 @@ func newGateway(a *api.API) (http.Handler, error) {
 		pb.RegisterPoliciesHandlerClient(ctx, mux, pb.NewPoliciesClient(connection)),
 		pb.RegisterTokensHandlerClient(ctx, mux, pb.NewTokensClient(connection)),
 		pb.RegisterAuditHandlerClient(ctx, mux, pb.NewAuditClient(connection)),
+		pb.RegisterRootsHandlerClient(ctx, mux, pb.NewRootsClient(connection)),
 		pb.RegisterSystemHandlerClient(ctx, mux, pb.NewSystemClient(connection)),
 	)
 	return mux, err

@@ -3,6 +3,7 @@ package translate
 import (
 	"strconv"
 
+	"github.com/keywright/keywright/kms"
 	"github.com/keywright/keywright/kms/audit"
 	pb "github.com/keywright/keywright/proto/keywright/v1"
 )
@@ -56,7 +57,7 @@ func TailEntries(q *pb.TailEntriesRequest) (filter audit.Filter, backlog int, er
 
 func auditFilter(f *pb.AuditFilter) (audit.Filter, error) {
 	filter := audit.Filter{Principal: f.GetPrincipal(), Action: f.GetAction(), Namespace: f.GetNamespace(),
-		Key: f.GetKey(), Outcome: f.GetOutcome(), RequestID: f.GetRequestId()}
+		Key: f.GetKey(), Outcome: f.GetOutcome(), RequestID: f.GetRequestId(), TokenID: f.GetTokenId()}
 	var err error
 	if filter.Since, err = moment("filter.since", f.GetSince()); err != nil {
 		return filter, err
@@ -77,4 +78,32 @@ func Entries(entries []audit.Entry, filter audit.Filter) *pb.ListEntriesResponse
 		response.NextPageToken = strconv.FormatUint(entries[n-1].Sequence+1, 10)
 	}
 	return response
+}
+
+// GetCheckpoint reads a GetCheckpointRequest.
+func GetCheckpoint(q *pb.GetCheckpointRequest) (uint64, error) { return q.KnownSize, nil }
+
+// Checkpoint writes a GetCheckpointResponse.
+func Checkpoint(c kms.Checkpoint) *pb.GetCheckpointResponse {
+	response := &pb.GetCheckpointResponse{Checkpoint: string(c.Note), Keys: string(c.Keys)}
+	for _, hash := range c.Consistency {
+		response.Consistency = append(response.Consistency, hash[:])
+	}
+	return response
+}
+
+// ProveEntry reads a ProveEntryRequest.
+func ProveEntry(q *pb.ProveEntryRequest) (uint64, error) { return q.Sequence, nil }
+
+// EntryProof writes a ProveEntryResponse.
+func EntryProof(p kms.EntryProof) *pb.ProveEntryResponse {
+	return &pb.ProveEntryResponse{Entry: &pb.AuditEntry{Sequence: p.Sequence, Line: string(p.Line)}, Proof: string(p.Proof), Keys: string(p.Keys)}
+}
+
+// RotateAuditKey reads a RotateAuditKeyRequest.
+func RotateAuditKey(q *pb.RotateAuditKeyRequest) (string, error) { return q.IdempotencyKey, nil }
+
+// AuditKey writes a RotateAuditKeyResponse.
+func AuditKey(k kms.AuditKey) *pb.RotateAuditKeyResponse {
+	return &pb.RotateAuditKeyResponse{Key: k.Key, FromSize: k.From}
 }

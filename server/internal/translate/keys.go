@@ -11,7 +11,7 @@ func CreateKey(q *pb.CreateKeyRequest) (kms.CreateKeyRequest, error) {
 	rotation, err := rotation(q.Rotation)
 	return kms.CreateKeyRequest{Namespace: q.Namespace, Key: q.Key, Purpose: keyring.Purpose(enum(q.Purpose)),
 		Algorithm: q.Algorithm, Protection: kms.Protection(enum(q.ProtectionLevel)), Labels: q.Labels,
-		Rotation: rotation, Idempotency: q.IdempotencyKey}, err
+		Rotation: rotation, Exportable: q.Exportable, Idempotency: q.IdempotencyKey}, err
 }
 
 func rotation(r *pb.RotationPolicy) (kms.Rotation, error) {
@@ -108,11 +108,13 @@ func Key(k kms.Key) *pb.Key {
 	return &pb.Key{
 		Namespace: k.Namespace, Name: k.Name, Id: k.ID.String(),
 		Purpose: pb.Purpose(pb.Purpose_value[string(k.Purpose)]), Algorithm: k.Algorithm,
-		ProtectionLevel: pb.ProtectionLevel(pb.ProtectionLevel_value[string(k.Protection)]),
+		ProtectionLevel: protectionLevel(k.Protection),
 		PrimaryVersion:  k.PrimaryVersion, LatestVersion: k.LatestVersion,
 		Labels: k.Labels, Rotation: rotationPolicy(k.Rotation), NextRotationTime: timestamp(k.NextRotation),
 		CreateTime: timestamp(k.Created), UpdateTime: timestamp(k.Updated),
 		State: pb.KeyState(pb.KeyState_value[string(k.State)]), DestroyTime: timestamp(k.DestroyTime),
+		EraseTime:  timestamp(k.ErasedTime),
+		Exportable: k.Exportable, Origin: origin(k.Imported), ImportTime: timestamp(k.Imported),
 	}
 }
 
@@ -134,7 +136,22 @@ func KeyVersion(v kms.KeyVersion) *pb.KeyVersion {
 		Namespace: v.Namespace, Key: v.Key, KeyId: v.KeyID.String(), Version: v.Version,
 		State: pb.VersionState(pb.VersionState_value[string(v.State)]), Primary: v.Primary, Algorithm: v.Algorithm,
 		CreateTime: timestamp(v.Created), LastUsedTime: timestamp(v.LastUsed), DestroyTime: timestamp(v.DestroyTime),
+		EraseTime:       timestamp(v.ErasedTime),
+		ProtectionLevel: protectionLevel(v.Protection), TokenKey: tokenKey(v.Token),
+		Origin: origin(v.Imported), ImportTime: timestamp(v.Imported),
 	}
+}
+
+func protectionLevel(p kms.Protection) pb.ProtectionLevel {
+	return pb.ProtectionLevel(pb.ProtectionLevel_value[string(p)])
+}
+
+func tokenKey(k *kms.TokenKey) *pb.TokenKey {
+	if k == nil {
+		return nil
+	}
+	return &pb.TokenKey{Id: k.ID.String(), Problem: k.Problem, Local: k.Origin.Local, NeverExtractable: k.Origin.NeverExtractable,
+		AlwaysSensitive: k.Origin.AlwaysSensitive, Removing: k.Removing}
 }
 
 // KeyVersions writes a ListVersionsResponse.

@@ -23,6 +23,8 @@ func fill(m protoreflect.Message) {
 		switch {
 		case f.IsMap():
 			m.Mutable(f).Map().Set(protoreflect.ValueOfString("k").MapKey(), protoreflect.ValueOfString("v"))
+		case f.IsList() && f.Message() != nil:
+			fill(m.Mutable(f).List().AppendMutable().Message())
 		case f.IsList():
 			m.Mutable(f).List().Append(protoreflect.ValueOfString("item"))
 		default:
@@ -124,23 +126,48 @@ func TestRequestsAreWhole(t *testing.T) {
 	request(t, DestroyVersion)
 	request(t, DeleteKey, ".Version")
 	request(t, RestoreKey)
+	request(t, GetImportParameters)
+	request(t, ImportKey)
+	request(t, ImportKeyVersion)
+	request(t, ExportKey)
 	request(t, CreateNamespace)
 	request(t, GetNamespace)
 	request(t, ListNamespaces, ".Namespace")
 	request(t, UpdateNamespace)
+	request(t, DeleteNamespace)
+	request(t, RestoreNamespace)
+	request(t, RekeyNamespace)
+	request(t, ConfirmErasure)
 	request(t, PutPolicy)
-	request(t, GetPolicy, ".Idempotency")
+	request(t, GetPolicy, ".ConfirmLockout", ".Idempotency")
 	request(t, ListPolicies)
 	request(t, DeletePolicy)
+	request(t, PutGroup)
+	request(t, GetGroup, ".ConfirmLockout", ".Idempotency")
+	request(t, ListGroups, ".Namespace")
+	request(t, DeleteGroup)
+	request(t, ExplainDecision, ".Entry") // it excludes .Supposed, which is filled last
+	request(t, TestPolicies)
+	request(t, DiffPolicies)
+	request(t, ListPermitted)
 	request(t, CreateToken)
+	request(t, RenewToken)
+	request(t, RevokeTokens)
+	request(t, ListRevocations, ".Namespace")
 	request(t, func(q *pb.TailEntriesRequest) (audit.Filter, error) {
 		f, _, err := TailEntries(q)
 		return f, err
-	}, ".From", ".To", ".Limit", ".Newest")
+	}, ".From", ".To", ".KeyID", ".Limit", ".Newest")
 }
 
-// populate gives every field of a struct a value that is not zero.
-func populate(v reflect.Value) {
+// populate gives every field of a struct a value that is not zero, as deep as
+// types nest that do not hold themselves.
+func populate(v reflect.Value) { populateTo(v, 6) }
+
+func populateTo(v reflect.Value, depth int) {
+	if depth == 0 {
+		return
+	}
 	switch v.Kind() {
 	case reflect.Struct:
 		if _, ok := v.Interface().(time.Time); ok {
@@ -148,12 +175,24 @@ func populate(v reflect.Value) {
 			return
 		}
 		for i := range v.NumField() {
-			populate(v.Field(i))
+			populateTo(v.Field(i), depth-1)
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			populateTo(v.Index(i), depth-1)
 		}
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		populateTo(v.Index(0), depth-1)
 	case reflect.Map:
-		v.Set(reflect.ValueOf(map[string]string{"k": "v"}))
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		populateTo(key, depth-1)
+		populateTo(value, depth-1)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		populateTo(v.Elem(), depth-1)
 	case reflect.String:
 		v.SetString("ENABLED")
 	case reflect.Bool:
@@ -203,11 +242,25 @@ func TestResponsesAreWhole(t *testing.T) {
 	response(t, AsymmetricDecrypted)
 	response(t, DerivedSharedSecret)
 	response(t, PublicKey)
-	response(t, Namespace)
 	response(t, Policy)
+	response(t, Group)
+	response(t, considered)
+	response(t, permitted)
+	response(t, changedDecision)
+	response(t, explanation)
+	response(t, ExplainedDecision)
+	response(t, TestedPolicies)
+	response(t, PolicyDiff)
+	response(t, PermittedList)
 	response(t, NewToken)
-	response(t, KeyVersion)
-	// "ENABLED" is no purpose, protection or key state; the end-to-end tests have those.
+	response(t, RenewedToken)
+	response(t, Revocation)
+	response(t, RevokedTokens)
+	response(t, KeyVersion, "protection_level")
+	response(t, ExportedKey)
+	response(t, ImportParameters, "protection_level")
+	// "ENABLED" is no purpose, protection or other state; the end-to-end tests have those.
+	response(t, Namespace, "state")
 	response(t, Key, "purpose", "protection_level", "state")
 	response(t, func(s kms.Status) *pb.Status { return Status(s, "v") })
 	response(t, func(s kms.Status) *pb.HsmStatus { return Status(s, "v").Hsm })
