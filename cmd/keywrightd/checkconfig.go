@@ -43,6 +43,10 @@ func checkFiles(c *config.Config) (problems []string) {
 	}
 	note("hsm.module", regular(c.HSM.Module))
 	note("hsm.pin", checkPIN(c.HSM.PIN))
+	for i, t := range c.HSM.Tokens {
+		note(fmt.Sprintf("hsm.tokens[%d].module", i), regular(c.HSM.Of(t).Module))
+		note(fmt.Sprintf("hsm.tokens[%d].pin", i), checkPIN(c.HSM.Of(t).PIN))
+	}
 	if !c.LocalCA() {
 		_, err := tls.LoadX509KeyPair(c.TLS.CertFile, c.TLS.KeyFile)
 		note("tls.cert_file", err)

@@ -75,7 +75,7 @@ func (f credentials) issue(authority *pki.Authority, hosts []string, now time.Ti
 	if err != nil {
 		return err
 	}
-	adminPair, err := authority.IssueClient(adminName, now)
+	adminPair, err := authority.IssueClient(pki.Client{Name: adminName}, now)
 	if err != nil {
 		return err
 	}
@@ -149,35 +149,41 @@ func (f credentials) hosts(more []string) []string {
 // renew issues the credentials from the sealed CA of an installation that is
 // open, and says so in the audit log.
 func (f credentials) renew(ctx context.Context, s *stack, service *kms.Service, more []string) error {
-	sealed, err := service.SystemSecret(ctx, secretLocalCA)
-	if kms.CodeOf(err) == kms.NotFound {
-		return errors.New("this installation was made without a local CA: renew the certificates where they came from")
-	}
-	if err != nil {
-		return err
-	}
-	defer clear(sealed)
-	authority, err := pki.ParseAuthority(sealed)
+	authority, err := localCA(ctx, service)
 	if err != nil {
 		return err
 	}
 	hosts := f.hosts(more)
-	if _, err := s.audit.Append(renewal(hosts), audit.Sync); err != nil {
+	if err := s.auditIssue(map[string]string{"administrator": adminPrincipal, "server": fmt.Sprint(hosts)}); err != nil {
 		return err
 	}
 	return f.issue(authority, hosts, time.Now())
 }
 
-// renewal is the audit log's line about issued certificates, written before they are.
-func renewal(hosts []string) *audit.Entry {
-	return &audit.Entry{
+// localCA opens the sealed CA of an installation that is open.
+func localCA(ctx context.Context, service *kms.Service) (*pki.Authority, error) {
+	sealed, err := service.SystemSecret(ctx, secretLocalCA)
+	if kms.CodeOf(err) == kms.NotFound {
+		return nil, errors.New("this installation was made without a local CA: issue and renew certificates where they came from")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer clear(sealed)
+	return pki.ParseAuthority(sealed)
+}
+
+// auditIssue writes the audit log's line about certificates, before they are issued.
+func (s *stack) auditIssue(details map[string]string) error {
+	_, err := s.audit.Append(&audit.Entry{
 		Time:      time.Now(),
 		Phase:     audit.PhaseEvent,
-		Principal: "keywrightd",
+		Principal: `System::"keywright"`,
 		Action:    "IssueCertificates",
 		Outcome:   string(kms.OK),
-		Details:   map[string]string{"administrator": adminPrincipal, "server": fmt.Sprint(hosts)},
-	}
+		Details:   details,
+	}, audit.Sync)
+	return err
 }
 
 // tlsOf is whom the server believes: its own certificate and the CAs of clients.

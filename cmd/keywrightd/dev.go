@@ -16,7 +16,7 @@ import (
 
 	"github.com/keywright/keywright/cmd/keywrightd/internal/config"
 	"github.com/keywright/keywright/cmd/keywrightd/internal/host"
-	"github.com/keywright/keywright/hsm"
+	"github.com/keywright/keywright/hsm/worker"
 	"github.com/keywright/keywright/kms"
 	"github.com/keywright/keywright/server"
 	"github.com/keywright/keywright/softhsm"
@@ -60,7 +60,7 @@ func dev(ctx context.Context, o devOptions, out, stderr io.Writer) error {
 	if err := host.Harden(log); err != nil {
 		return err
 	}
-	token, err := softhsm.Provision(ctx, filepath.Join(c.DataDir, "token"), devTokenLabel, hsm.InitToken)
+	token, err := softhsm.Provision(ctx, filepath.Join(c.DataDir, "token"), devTokenLabel, worker.InitToken)
 	if err != nil {
 		return err
 	}

@@ -15,16 +15,20 @@ type device struct{ service hsm.Service }
 
 var _ kms.HSM = device{}
 
-// GenerateRoot implements kms.HSM. The id is returned with an error too: it may
-// name a key of which nobody knows whether it was made.
-func (d device) GenerateRoot(ctx context.Context) (kms.ObjectID, []byte, error) {
-	root, err := d.service.GenerateRoot(ctx)
-	return kms.ObjectID(root.ID), root.CheckValue, err
+// GenerateRoot implements kms.HSM.
+func (d device) GenerateRoot(ctx context.Context, id kms.ObjectID) ([]byte, error) {
+	root, err := d.service.GenerateRootAs(ctx, hsm.KeyID(id))
+	return root.CheckValue, err
 }
 
 // FindRoot implements kms.HSM.
 func (d device) FindRoot(ctx context.Context, id kms.ObjectID, checkValue []byte) error {
 	_, err := d.service.FindRoot(ctx, hsm.KeyID(id), checkValue)
+	for _, wrong := range []error{hsm.ErrRootNotFound, hsm.ErrWrongRoot, hsm.ErrUnprotected, hsm.ErrDuplicateObject} {
+		if errors.Is(err, wrong) {
+			return fmt.Errorf("%w: %w", kms.ErrWrongToken, err)
+		}
+	}
 	return err
 }
 
@@ -90,6 +94,10 @@ func (d device) Status() kms.HSMStatus {
 		Model:         s.Model,
 		SessionsInUse: s.SessionsInUse,
 		SessionsMax:   s.SessionsMax,
+
+		Workers:        s.Workers,
+		WorkerRestarts: s.WorkerRestarts,
+		KeyAlgorithms:  s.Capabilities.Keys,
 	}
 	if !s.Healthy {
 		status.Problem = "the token does not answer as it should: " + s.LastErrorClass.String()

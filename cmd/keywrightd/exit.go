@@ -9,9 +9,11 @@ import (
 
 	"github.com/keywright/keywright/cmd/keywrightd/internal/config"
 	"github.com/keywright/keywright/hsm"
+	"github.com/keywright/keywright/hsm/worker"
 	"github.com/keywright/keywright/kms"
 	"github.com/keywright/keywright/kms/audit"
 	"github.com/keywright/keywright/kms/store"
+	"github.com/keywright/keywright/server"
 	"github.com/keywright/keywright/softhsm"
 )
 
@@ -34,7 +36,7 @@ type failure struct {
 // failures is the one table of exit codes; the first match counts.
 func failures() []failure {
 	return []failure{
-		{exitUsage, "", "", []error{errAdmin}},
+		{exitUsage, "", "", []error{errAdmin, errIssue, errReason, worker.ErrByHand, errReports}},
 		{3, "the configuration is invalid", "",
 			[]error{config.ErrInvalid, hsm.ErrConfig}},
 		{4, "the PKCS#11 module is missing or unusable",
@@ -54,11 +56,15 @@ func failures() []failure {
 		{9, "another process uses the data directory", "stop it first, or give this one a data_dir of its own",
 			[]error{store.ErrLocked, audit.ErrLocked}},
 		{10, "an address is in use", "stop the other program, or choose other ports (listen; with dev: --port-base)",
-			[]error{syscall.EADDRINUSE}},
+			[]error{syscall.EADDRINUSE, server.ErrSocketInUse}},
 		{11, "the HSM does not answer", "", []error{hsm.ErrUnavailable, hsm.ErrExhausted, hsm.ErrUnknownOutcome}},
 		{12, "the disk is full", "", []error{store.ErrNoSpace, syscall.ENOSPC}},
 		{13, "stored data is damaged, or of an unknown format", "restore data_dir from a backup",
-			[]error{store.ErrCorrupt, store.ErrFormat}},
+			[]error{store.ErrCorrupt}},
+		{13, "", "", []error{store.ErrFormat}},
+		{14, "the store or the audit log was put back to an older state, or is not what it was", "",
+			[]error{kms.ErrRollback, errDiffers}},
+		{14, "", "if you put it back on purpose, keywrightd accept-rollback any-name tells what is to be accepted", []error{audit.ErrTampered}},
 	}
 }
 
@@ -69,7 +75,11 @@ func report(w io.Writer, err error) int {
 	if f, ok := classify(err); ok {
 		code, advice = f.code, f.advice
 	}
-	message := strings.TrimRight(err.Error(), "\n.")
+	message := strings.TrimRight(withCauses(err), "\n.")
+	var own *kms.Error
+	if errors.As(err, &own) { // its code is for programs
+		message = strings.Replace(message, own.Error(), own.Message, 1)
+	}
 	if advice != "" {
 		message += ": " + advice
 	}
@@ -77,6 +87,15 @@ func report(w io.Writer, err error) int {
 		fmt.Fprintln(w, "keywrightd: "+line)
 	}
 	return code
+}
+
+// withCauses says also what kms keeps from callers: here the operator asks.
+func withCauses(err error) string {
+	message := err.Error()
+	for e := (*kms.Error)(nil); errors.As(err, &e) && e.Cause != nil; err = e.Cause {
+		message += ": " + e.Cause.Error()
+	}
+	return message
 }
 
 func classify(err error) (failure, bool) {

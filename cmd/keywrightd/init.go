@@ -23,13 +23,15 @@ import (
 var errRemains = errors.New("the data directory is not empty; nothing was changed")
 
 // errAdmin means that nobody would be able to administer the installation.
-var errAdmin = errors.New(`tls.cert_file is set, so init makes no client certificate: name the administrator with --admin, such as --admin 'User::"corp:CN=alice"'`)
+var errAdmin = errors.New(`tls.cert_file is set, so init makes no client certificate: name the administrator with --admin, such as --admin 'User::"corp:CN=alice"', or have a token made with --bootstrap-token FILE`)
 
 // initOptions is what the operator of init may choose.
 type initOptions struct {
 	devMode bool
 	hosts   []string // more host names and addresses of the server
 	admin   string   // Cedar principal of the administrator; "" is the local CA's
+	// bootstrap is the file for a token that works once, "" for none.
+	bootstrap string
 }
 
 func newInitCommand(a *app) *cobra.Command {
@@ -37,13 +39,17 @@ func newInitCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a new installation: a root key in the token, a store, certificates",
-		Long: `Make a new installation: a root key and an audit signing key in the token, an
-empty store and audit log in data_dir, and a policy that makes one principal the
-administrator.
+		Long: `Make a new installation: a root key and an audit key in the token, an empty store
+and audit log in data_dir, and a policy that makes one principal the administrator.
 
 Without tls.cert_file in the configuration it also makes a CA, whose key is sealed
 under the root key, and issues a certificate for the server and one for the
 administrator, with a profile for the command line tool.
+
+With --bootstrap-token it also writes a token that has an administrator's rights
+for one call within an hour. Give your own principal a policy with it:
+keywright policy put NAME FILE --yes --token-file FILE (without --yes the call that
+looks for an older policy would be the one). It creates no tokens.
 
 It refuses to touch an installation that exists. If it was interrupted, run it again.`,
 		Args: cobra.NoArgs,
@@ -58,13 +64,14 @@ It refuses to touch an installation that exists. If it was interrupted, run it a
 	cmd.Flags().BoolVar(&o.devMode, "dev", false, "allow short destruction delays for ever: for development only")
 	cmd.Flags().StringArrayVar(&o.hosts, "san", nil, "a further host name or IP address of the server (repeatable)")
 	cmd.Flags().StringVar(&o.admin, "admin", "", "the administrator's principal, where the local CA's is not wanted")
+	cmd.Flags().StringVar(&o.bootstrap, "bootstrap-token", "", "a file to write a token to that works once, within an hour")
 	return cmd
 }
 
 // initialize makes an installation, or finishes one whose certificates are not
 // written yet.
 func initialize(ctx context.Context, c *config.Config, o initOptions, out io.Writer, log *slog.Logger) (err error) {
-	if o.admin == "" && !c.LocalCA() {
+	if o.admin == "" && o.bootstrap == "" && !c.LocalCA() {
 		return errAdmin
 	}
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
@@ -78,9 +85,13 @@ func initialize(ctx context.Context, c *config.Config, o initOptions, out io.Wri
 		return err
 	}
 	fmt.Fprintf(out, "Installation %s is ready in %s.\n", made.ID, c.DataDir)
-	fmt.Fprintf(out, "Root key %s is in the token; audit signing key: %s, %s.\n", made.RootKeyID, made.SignerAlgorithm, made.SignerProtection)
+	fmt.Fprintf(out, "Root key %s is in the token; the audit key, %s, is in the %s.\n", made.RootKeyID, made.SignerAlgorithm, made.SignerProtection)
+	fmt.Fprintf(out, "The verifier key of the audit log, which is the audit key's public half; keep a copy elsewhere:\n  %s\n", made.AuditKey)
 	if c.LocalCA() {
 		fmt.Fprintf(out, "The administrator's profile: export KEYWRIGHT_CONFIG=%s\n", c.ProfilePath())
+	}
+	if o.bootstrap != "" {
+		fmt.Fprintf(out, "The bootstrap token works once, until %s: %s\n", time.Now().Add(kms.BootstrapTTL).UTC().Format(time.RFC3339), o.bootstrap)
 	}
 	return nil
 }
@@ -91,7 +102,7 @@ func install(ctx context.Context, c *config.Config, o initOptions, out io.Writer
 	if err := requireData(c); err != nil && !errors.Is(err, kms.ErrNotInitialized) {
 		return made, err
 	}
-	s, err := openStack(ctx, c, log)
+	s, err := openStack(ctx, c, log, false)
 	if err != nil {
 		return made, err
 	}
@@ -115,16 +126,15 @@ func install(ctx context.Context, c *config.Config, o initOptions, out io.Writer
 }
 
 func installOptions(c *config.Config, o initOptions, authority *pki.Authority) (kms.InitOptions, error) {
-	admin := o.admin
-	if admin == "" {
-		admin = adminPrincipal
-	}
-	options := kms.InitOptions{
-		DevMode: o.devMode,
-		Policies: []policy.Policy{{
+	options := kms.InitOptions{DevMode: o.devMode}
+	if admin := o.administrator(c); admin != "" {
+		options.Policies = []policy.Policy{{
 			Name: "administrators",
 			Text: "permit (principal == " + admin + `, action in Action::"admin", resource);` + "\n",
-		}},
+		}}
+	}
+	if o.bootstrap != "" {
+		options.BootstrapToken = func(text string) error { return pki.WriteFile(o.bootstrap, []byte(text+"\n")) }
 	}
 	if !c.LocalCA() {
 		return options, nil
@@ -132,6 +142,15 @@ func installOptions(c *config.Config, o initOptions, authority *pki.Authority) (
 	sealed, err := authority.Marshal()
 	options.Secrets = map[string][]byte{secretLocalCA: sealed}
 	return options, err
+}
+
+// administrator is the principal that is to administer the installation; "" where
+// that is left to the bootstrap token.
+func (o initOptions) administrator(c *config.Config) string {
+	if o.admin == "" && c.LocalCA() {
+		return adminPrincipal
+	}
+	return o.admin
 }
 
 // refuseRemains makes sure that an empty store is a new one, and not all that is

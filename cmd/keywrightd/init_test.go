@@ -127,7 +127,7 @@ func TestInitRefusesWhatALostStoreLeft(t *testing.T) {
 func TestInitFinishesWhatDiedBeforeTheStore(t *testing.T) {
 	s := newSite(t)
 	must(t, s.run(t, "init"))
-	remove(t, filepath.Join(s.data(), "store"), filepath.Join(s.data(), "tls"), filepath.Join(s.data(), "keywright.yaml"))
+	remove(t, filepath.Join(s.data(), "store"), filepath.Join(s.data(), "tls"), filepath.Join(s.data(), "keywright.yaml"), filepath.Join(s.data(), "audit", "checkpoint"))
 	segments, err := filepath.Glob(filepath.Join(s.data(), "audit", "*.jsonl"))
 	if err != nil || len(segments) != 1 {
 		t.Fatalf("audit segments: %v, %v", segments, err)
@@ -196,7 +196,7 @@ func TestInitNeedsAnAdministratorWhereItMakesNoCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := authority.IssueClient("alice", time.Now())
+	client, err := authority.IssueClient(pki.Client{Name: "alice"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,6 +262,68 @@ func TestRenewCertificates(t *testing.T) {
 	d = s.serve(t)
 	if got := d.call(t, s.data(), "", "audit", "list"); !strings.Contains(got, "IssueCertificates") {
 		t.Errorf("the audit log does not tell:\n%s", got)
+	}
+	d.stop(t)
+}
+
+func TestIssueCertificates(t *testing.T) {
+	s := newSite(t)
+	must(t, s.run(t, "init"))
+	out := filepath.Join(s.dir, "clients")
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"alice": {nil, `User::"local:CN=alice"`},
+		"web":   {[]string{"--spiffe", "spiffe://example.org/web", "--days", "7"}, `Workload::"local:spiffe://example.org/web"`},
+	} {
+		got := must(t, s.run(t, append([]string{"certificates", "issue", name, "--out", out}, c.args...)...))
+		if !strings.Contains(got.stdout, c.want) {
+			t.Errorf("%s: said %q", name, got.stdout)
+		}
+	}
+	refused(t, s.run(t, "certificates", "issue", "alice", "--out", out), 2, "there already")
+	refused(t, s.run(t, "certificates", "issue", "../alice", "--out", out), 2, "letters")
+	refused(t, s.run(t, "certificates", "issue", "bob", "--out", out, "--days", "366"), 2, "--days is 366")
+	refused(t, s.run(t, "certificates", "issue", "bob", "--out", out, "--spiffe", "https://example.org"), 2, "spiffe://")
+	refused(t, s.run(t, "certificates", "issue", "bob"), 2, "--out")
+	d := s.serve(t)
+	for name, want := range map[string]string{"alice": "local:CN=alice", "web": "local:spiffe://example.org/web"} {
+		got := d.call(t, s.data(), "", "whoami", "--ca-file", filepath.Join(out, "ca.pem"),
+			"--cert-file", filepath.Join(out, name+".pem"), "--key-file", filepath.Join(out, name+"-key.pem"))
+		if !strings.Contains(got, want) {
+			t.Errorf("whoami: %s", got)
+		}
+	}
+	if got := d.call(t, s.data(), "", "audit", "list", "-o", "json"); !strings.Contains(got, "local:CN=alice") {
+		t.Errorf("the audit log does not tell:\n%s", got)
+	}
+	d.stop(t)
+}
+
+func TestBootstrapToken(t *testing.T) {
+	s := newSite(t)
+	file := filepath.Join(s.dir, "bootstrap")
+	got := must(t, s.run(t, "init", "--bootstrap-token", file))
+	text, err := os.ReadFile(file)
+	if err != nil || !strings.HasPrefix(string(text), "kwt_") || strings.Contains(got.stdout, string(text[:20])) {
+		t.Fatalf("%q, %v; said %q", text, err, got.stdout)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	d := s.serve(t)
+	who := d.call(t, s.data(), "", "whoami", "--token-file", file)
+	if !strings.Contains(who, `Token::"bootstrap"`) {
+		t.Errorf("whoami: %s", who)
+	}
+	statement := `permit (principal == User::"local:CN=alice", action in Action::"admin", resource);`
+	if got := d.call(t, s.data(), statement, "policy", "put", "alice", "--yes", "--token-file", file); !strings.Contains(got, "alice") {
+		t.Errorf("policy put: %s", got)
+	}
+	again := d.keywright(t, s.data(), statement, "policy", "put", "bob", "--yes", "--token-file", file)
+	if out := finish(t, again); out.code != 4 || !strings.Contains(out.stderr, "used up") {
+		t.Errorf("a second time: %+v", out)
 	}
 	d.stop(t)
 }

@@ -62,7 +62,7 @@ func newRootCommand(a *app) *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&a.configPath, "config", config.DefaultPath, "the configuration file")
 	root.AddCommand(newInitCommand(a), newServeCommand(a), newDevCommand(a), newCheckConfigCommand(a),
-		newCertificatesCommand(a), newVersionCommand())
+		newCertificatesCommand(a), newCompactStoreCommand(a), newVerifyStoreCommand(a), newAcceptRollbackCommand(a), newAuditKeyCommand(a), newHSMCommand(a), newWorkerCommand(a), newVersionCommand())
 	return root
 }
 

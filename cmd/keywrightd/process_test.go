@@ -16,16 +16,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keywright/keywright/hsm/worker"
 	"github.com/keywright/keywright/softhsm"
 	"github.com/keywright/keywright/softhsm/softhsmtest"
 )
 
 // asProgram makes the test binary be keywrightd, so that tests run real processes
-// with the race detector in them.
+// with the race detector in them. A server starts itself as its worker, with a clean
+// environment.
 const asProgram = "KEYWRIGHTD_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
+	if os.Getenv(asProgram) != "" || asWorker() {
 		main()
 	}
 	dir, err := os.MkdirTemp("", "keywright-cli-")
@@ -38,6 +40,22 @@ func TestMain(m *testing.M) {
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
 }
+
+// asWorker tells whether a server started this process as its worker. It begins once
+// more then with what program gives to servers, and workers do not get from them.
+func asWorker() bool {
+	if len(os.Args) != 2 || os.Args[1] != worker.CommandName {
+		return false
+	}
+	if os.Getenv("GORACE") == "" {
+		err := syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), raceOptions))
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return true
+}
+
+// raceOptions keep the race detector from making a program wait at its end.
+const raceOptions = "GORACE=atexit_sleep_ms=0"
 
 // cliPath is where the command line tool is built to.
 var cliPath string
@@ -92,7 +110,7 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), self, args...)
 	// A race ends the program with an exit code of its own; it need not wait a
 	// second at each end for more of them.
-	cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), asProgram+"=1", raceOptions)
 	return cmd
 }
 
@@ -285,7 +303,7 @@ func (d *daemon) keywright(t *testing.T, dir, stdin string, args ...string) *exe
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), cliPath, args...)
-	cmd.Env = append(os.Environ(), "KEYWRIGHT_CONFIG="+filepath.Join(dir, "keywright.yaml"), "KEYWRIGHT_ADDR="+d.grpc)
+	cmd.Env = append(os.Environ(), "KEYWRIGHT_CONFIG="+filepath.Join(dir, "keywright.yaml"), "KEYWRIGHT_ADDR="+d.grpc, "KEYWRIGHT_STATE_DIR="+filepath.Join(dir, "state"))
 	cmd.Stdin = strings.NewReader(stdin)
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -77,10 +78,25 @@ func serverConfig(c *config.Config, log *slog.Logger, service *kms.Service, metr
 		MaxInFlight:     c.Limits.MaxInFlight,
 		CallTimeout:     time.Duration(c.Limits.CallTimeout),
 		DrainTimeout:    time.Duration(c.Limits.DrainTimeout),
+		Sockets:         socketsOf(c),
+		ConnectionAge:   time.Duration(c.Limits.ConnectionAge),
 		Logger:          log,
 		Metrics:         metrics,
 		Version:         version,
+
+		FailedAuthentications: c.Limits.FailedAuthentications,
 	}
+}
+
+func socketsOf(c *config.Config) (sockets []server.Socket) {
+	for _, s := range c.Listen.Unix {
+		socket := server.Socket{Path: s.Path, Mode: fs.FileMode(s.Mode)}
+		for _, p := range s.Peers {
+			socket.Peers = append(socket.Peers, server.Peer{UID: *p.UID, Principal: p.Principal, Groups: p.Groups})
+		}
+		sockets = append(sockets, socket)
+	}
+	return sockets
 }
 
 // printReady says in one line where the server listens. Connections are accepted

@@ -177,16 +177,23 @@ func TestProcessKeepsItsMemoryToItself(t *testing.T) {
 	d.stop(t)
 }
 
-// proc reads a file about a process, where there are such.
-func proc(t *testing.T, d *daemon, name string) string {
+// needProc ends a test that cannot learn about a process: it fails where CI is set,
+// and is skipped elsewhere.
+func needProc(t testing.TB, err error) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", d.cmd.Process.Pid, name))
 	if err != nil && os.Getenv("CI") == "" {
 		t.Skipf("no /proc to look into: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// proc reads a file about a process.
+func proc(t *testing.T, d *daemon, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", d.cmd.Process.Pid, name))
+	needProc(t, err)
 	return string(text)
 }
 
@@ -208,6 +215,42 @@ func TestPlaintextOnLoopback(t *testing.T) {
 		}
 	}
 	d.stop(t)
+}
+
+func TestUnixSocket(t *testing.T) {
+	s := newSite(t)
+	must(t, s.run(t, "init"))
+	// Behind the addresses, in the same mapping.
+	text, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix := fmt.Sprintf("metrics: '127.0.0.1:0', unix: [{path: s.sock, mode: 0600, peers: [{uid: %d, principal: 'Workload::\"local:app\"', groups: [apps]}]}]", os.Getuid())
+	if err := os.WriteFile(s.config, []byte(strings.Replace(string(text), "metrics: '127.0.0.1:0'", unix, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must(t, s.run(t, "check-config"))
+	d := s.serve(t)
+	address := "unix:" + filepath.Join(s.dir, "s.sock")
+	got := d.call(t, s.data(), "", "whoami", "--addr", address)
+	for _, want := range []string{`Workload::"local:app"`, "unix", "apps"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("whoami lacks %s:\n%s", want, got)
+		}
+	}
+	token := strings.TrimSpace(d.call(t, s.data(), "", "token", "create", "app"))
+	cmd := d.keywright(t, s.data(), "", "whoami", "--addr", address)
+	cmd.Env = append(cmd.Env, "KEYWRIGHT_TOKEN="+token)
+	if got := finish(t, cmd); !strings.Contains(got.stdout, `Token::"app"`) {
+		t.Errorf("with a token: %+v", got)
+	}
+	d.kill()
+	d = s.serve(t) // in place of the socket that the dead one left
+	d.call(t, s.data(), "", "whoami", "--addr", address)
+	d.stop(t)
+	if _, err := os.Lstat(filepath.Join(s.dir, "s.sock")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
 }
 
 func get(t *testing.T, url string) string {

@@ -21,29 +21,37 @@ const closeTimeout = 10 * time.Second
 
 // stack is what a kms.Service stands on.
 type stack struct {
-	store  *badger.Store
-	audit  *audit.Log
-	device *hsm.Device
+	receivers []kms.Receiver
+	store     *badger.Store
+	audit     *audit.Log
+	device    hsm.Service
+	tokens    map[string]hsm.Service // further ones, by name
 }
 
 // openStack opens all of it. The data directory comes first: when another
 // server has it, the token is left in peace. The audit log comes before the store:
-// a store without one beside it has lost it.
-func openStack(ctx context.Context, c *config.Config, log *slog.Logger) (*stack, error) {
+// a store without one beside it has lost it. With rolledBack, a log that is older
+// than its checkpoint is opened too.
+func openStack(ctx context.Context, c *config.Config, log *slog.Logger, rolledBack bool) (*stack, error) {
 	s := &stack{}
-	err := s.open(ctx, c, log)
+	err := s.open(ctx, c, log, rolledBack)
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
 
-func (s *stack) open(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
+func (s *stack) open(ctx context.Context, c *config.Config, log *slog.Logger, rolledBack bool) (err error) {
+	if s.receivers, err = receivers(c); err != nil {
+		return err
+	}
 	if s.audit, err = audit.Open(c.AuditDir(), audit.Options{
 		Durability:   audit.Mode(c.Audit.Durability),
 		Interval:     time.Duration(c.Audit.Interval),
 		SegmentBytes: int64(c.Audit.SegmentBytes),
 		ReserveBytes: int64(c.Audit.ReserveBytes),
+		MaxUnsigned:  c.Audit.MaxUnsigned,
+		RolledBack:   rolledBack,
 		Logger:       log,
 	}); err != nil {
 		return err
@@ -56,16 +64,10 @@ func (s *stack) open(ctx context.Context, c *config.Config, log *slog.Logger) (e
 	}); err != nil {
 		return err
 	}
-	s.device, err = hsm.Open(ctx, hsm.Config{
-		Module:      c.HSM.Module,
-		TokenLabel:  c.HSM.TokenLabel,
-		TokenSerial: c.HSM.TokenSerial,
-		PIN:         pinSource(c.HSM.PIN),
-		MaxSessions: c.HSM.MaxSessions,
-		Timeout:     time.Duration(c.HSM.Timeout),
-		Logger:      log,
-	})
-	return err
+	if s.device, err = openDevice(ctx, c.HSM, log); err != nil {
+		return err
+	}
+	return s.openTokens(ctx, c.HSM, log)
 }
 
 func pinSource(p config.PIN) hsm.PINSource {
@@ -81,7 +83,7 @@ func pinSource(p config.PIN) hsm.PINSource {
 
 // close closes what was opened, in the opposite order.
 func (s *stack) close() error {
-	var errs []error
+	errs := s.closeTokens()
 	if s.device != nil {
 		errs = append(errs, s.device.Close())
 	}
@@ -97,38 +99,53 @@ func (s *stack) close() error {
 // config is what kms is to stand on.
 func (s *stack) config(c *config.Config, log *slog.Logger, observer kms.Observer) kms.Config {
 	return kms.Config{
-		Store:      s.store,
-		StoreName:  "badger",
-		Audit:      s.audit,
-		HSM:        device{s.device},
-		Observer:   observer,
-		Logger:     log,
-		CacheBytes: int64(c.CacheBytes),
+		Store:        s.store,
+		StoreName:    "badger",
+		Audit:        s.audit,
+		HSM:          device{s.device},
+		Tokens:       s.kmsTokens(),
+		OnLoss:       kms.OnLoss(c.HSM.OnLoss),
+		OnLossAfter:  time.Duration(c.HSM.OnLossAfter),
+		Observer:     observer,
+		Logger:       log,
+		CacheBytes:   int64(c.CacheBytes),
+		Receivers:    s.receivers,
+		Retention:    time.Duration(c.Audit.Retention),
+		HashContexts: c.Audit.Contexts == "hashed",
+
+		CallerRequestsPerSecond: c.Limits.CallerRequestsPerSecond,
 	}
 }
 
 // withService opens the installation that is there, hands its service to use, and
 // closes all of it. Where there is no installation it creates nothing.
 func withService(ctx context.Context, c *config.Config, log *slog.Logger, observer kms.Observer,
-	use func(*stack, *kms.Service) error) (err error) {
+	use func(*stack, *kms.Service) error) error {
+	return withStack(ctx, c, log, false, func(s *stack) (err error) {
+		service, err := kms.Open(ctx, s.config(c, log, observer))
+		if err != nil {
+			return err
+		}
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+			defer cancel()
+			err = errors.Join(err, service.Close(ctx))
+		}()
+		return use(s, service)
+	})
+}
+
+// withStack opens what an installation stands on, hands it to use, and closes it.
+func withStack(ctx context.Context, c *config.Config, log *slog.Logger, rolledBack bool, use func(*stack) error) (err error) {
 	if err := requireData(c); err != nil {
 		return err
 	}
-	s, err := openStack(ctx, c, log)
+	s, err := openStack(ctx, c, log, rolledBack)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	service, err := kms.Open(ctx, s.config(c, log, observer))
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		err = errors.Join(err, service.Close(ctx))
-	}()
-	return use(s, service)
+	return use(s)
 }
 
 // requireData makes sure that opening the store and the audit log finds them
@@ -138,7 +155,7 @@ func requireData(c *config.Config) error {
 		return fmt.Errorf("%w: %w", kms.ErrNotInitialized, err)
 	}
 	if err := requireDir(c.AuditDir()); err != nil {
-		return fmt.Errorf("the store has no audit log beside it: %w: restore it from a backup, or make that directory to go on without the log's past", err)
+		return fmt.Errorf("the store has no audit log beside it: %w: restore it from a backup; to go on without it, make that directory and start: you will be told how to accept the loss", err)
 	}
 	return nil
 }

@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/keywright/keywright/hsm"
+	"github.com/keywright/keywright/kms"
 )
 
 func TestCheckConfigChangesNothing(t *testing.T) {
@@ -102,5 +105,15 @@ func TestExitCodesAreTheTables(t *testing.T) {
 		if n != 1 || code <= exitUsage {
 			t.Errorf("exit code %d has %d meanings", code, n)
 		}
+	}
+}
+
+// A caller is not told why the HSM is away; who starts the server is.
+func TestReportSaysTheCause(t *testing.T) {
+	deeper := &kms.Error{Code: kms.Unavailable, Message: "the store is away", Cause: errors.New("no route")}
+	var printed strings.Builder
+	code := report(&printed, fmt.Errorf("start: %w", &kms.Error{Code: kms.Unavailable, Message: "the HSM is away", Cause: fmt.Errorf("%w: %w", hsm.ErrSignerNotFound, deeper)}))
+	if code != 6 || !strings.Contains(printed.String(), hsm.ErrSignerNotFound.Error()) || !strings.Contains(printed.String(), "no route") {
+		t.Errorf("code %d: %s", code, printed.String())
 	}
 }

@@ -63,7 +63,8 @@ const minimal = "hsm: {module: /lib/p11.so, token_label: t, pin: {file: pin}}\n"
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "keywrightd.yaml")
-	text := minimal + "data_dir: data\naudit: {interval: 25ms, segment_bytes: 2GiB}\ntls:\n  client_cas: [{name: corp, file: ca.pem}]\n"
+	text := minimal + "data_dir: data\naudit: {interval: 25ms, segment_bytes: 2GiB}\ntls:\n  client_cas: [{name: corp, file: ca.pem}]\n" +
+		"listen: {unix: [{path: s, mode: 0660, peers: [{uid: 0, principal: 'Workload::\"local:app\"'}]}]}\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +80,10 @@ func TestLoad(t *testing.T) {
 		{c.TLS.ClientCAs[0].File, filepath.Join(dir, "ca.pem")},
 		{c.Audit.Interval, Duration(25 * time.Millisecond)},
 		{c.Audit.SegmentBytes, Bytes(2 << 30)},
-		{c.Listen, Default().Listen},
+		{c.Listen.GRPC, Default().Listen.GRPC},
+		{c.Listen.Unix[0].Path, filepath.Join(dir, "s")},
+		{c.Listen.Unix[0].Mode, Mode(0o660)},
+		{*c.Listen.Unix[0].Peers[0].UID, uint32(0)},
 	} {
 		if check.got != check.want {
 			t.Errorf("got %v, want %v", check.got, check.want)
@@ -115,8 +119,15 @@ func TestLoadRefuses(t *testing.T) {
 		"two PINs":           {"hsm: {module: m, token_label: t, pin: {file: a, env: B}}\n", "hsm.pin has 2 sources"},
 		"PIN on stdout":      {"hsm: {module: m, token_label: t, pin: {fd: 1}}\n", "hsm.pin.fd is 1"},
 		"PIN inline":         {"hsm: {module: m, token_label: t, pin: hunter-two}\n", "line 1"},
+		"init arguments":     {"hsm: {module: m, token_label: t, pin: {fd: 3}, init_args: \"a\\0b\"}\n", "hsm.init_args has 3 bytes"},
 		"sessions":           {"hsm: {module: m, token_label: t, pin: {fd: 3}, max_sessions: -1}\n", "hsm.max_sessions is -1"},
 		"timeout":            {"hsm: {module: m, token_label: t, pin: {fd: 3}, timeout: 0s}\n", "hsm.timeout is 0s"},
+		"loss":               {"hsm: {module: m, token_label: t, pin: {fd: 3}, on_loss: stop}\n", `hsm.on_loss is "stop": want serve or seal`},
+		"loss after":         {"hsm: {module: m, token_label: t, pin: {fd: 3}, on_loss_after: 1ms}\n", "hsm.on_loss_after is 1ms"},
+		"token PIN":          {"hsm: {module: m, token_label: t, pin: {fd: 3}, tokens: [{name: a, token_label: u}]}\n", "hsm.tokens[0].pin has 0 sources"},
+		"token fd":           {"hsm: {module: m, token_label: t, pin: {fd: 3}, tokens: [{name: a, token_label: u, pin: {fd: 2}}]}\n", "hsm.tokens[0].pin.fd is 2"},
+		"token timeout":      {"hsm: {module: m, token_label: t, pin: {fd: 3}, tokens: [{name: a, token_label: u, pin: {fd: 0}, timeout: 1ms}]}\n", "hsm.tokens[0].timeout is 1ms"},
+		"token sessions":     {"hsm: {module: m, token_label: t, pin: {fd: 3}, tokens: [{name: a, token_label: u, pin: {fd: 4}, max_sessions: -1}]}\n", "hsm.tokens[0].max_sessions is -1"},
 		"address":            {minimal + "listen: {grpc: here}\n", `listen.grpc is "here"`},
 		"port":               {minimal + "listen: {rest: '127.0.0.1:99999'}\n", "listen.rest is"},
 		"same port":          {minimal + "listen: {rest: '127.0.0.1:7700'}\n", "as is listen.grpc"},
@@ -131,6 +142,17 @@ func TestLoadRefuses(t *testing.T) {
 		"in flight":          {minimal + "limits: {max_in_flight: 0}\n", "limits.max_in_flight is 0"},
 		"call timeout":       {minimal + "limits: {call_timeout: 1ms}\n", "limits.call_timeout is 1ms"},
 		"drain":              {minimal + "limits: {drain_timeout: 2h}\n", "limits.drain_timeout is 2h0m0s"},
+		"connection age":     {minimal + "limits: {connection_age: 5s}\n", "limits.connection_age is 5s"},
+		"failures":           {minimal + "limits: {failed_authentications: -1}\n", "limits.failed_authentications is -1"},
+		"caller quota":       {minimal + "limits: {caller_requests_per_second: 9000000000}\n", "limits.caller_requests_per_second is 9000000000"},
+		"socket path":        {minimal + "listen: {unix: [{mode: 0660}]}\n", "listen.unix[0].path is missing"},
+		"socket twice":       {minimal + "listen: {unix: [{path: s}, {path: s}]}\n", "stands there twice"},
+		"socket mode":        {minimal + "listen: {unix: [{path: s, mode: 0888}]}\n", `line 2: "0888" is no mode`},
+		"socket not mine":    {minimal + "listen: {unix: [{path: s, mode: 0066}]}\n", "listen.unix[0].mode is 066"},
+		"peer without uid":   {minimal + "listen: {unix: [{path: s, peers: [{principal: 'User::\"a\"'}]}]}\n", "listen.unix[0].peers[0].uid is missing"},
+		"peer twice":         {minimal + "listen: {unix: [{path: s, peers: [{uid: 1, principal: 'User::\"a\"'}, {uid: 1, principal: 'User::\"b\"'}]}]}\n", "1 stands there twice"},
+		"peer a token":       {minimal + "listen: {unix: [{path: s, peers: [{uid: 1, principal: 'Token::\"a\"'}]}]}\n", "no principal of a local user"},
+		"peer group":         {minimal + "listen: {unix: [{path: s, peers: [{uid: 1, principal: 'User::\"a\"', groups: ['a b']}]}]}\n", "no group's name"},
 		"durability":         {minimal + "audit: {durability: never}\n", `audit.durability is "never"`},
 		"interval":           {minimal + "audit: {interval: 1m}\n", "audit.interval is 1m0s"},
 		"segment":            {minimal + "audit: {segment_bytes: 1}\n", "audit.segment_bytes is 1"},
@@ -159,7 +181,8 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	seeds := []string{minimal, "cache_bytes: 1MiB", "hsm: {pin: {fd: 3}}", "tls: {client_cas: [{name: a, file: b}]}"}
+	seeds := []string{minimal, "cache_bytes: 1MiB", "hsm: {pin: {fd: 3}}", "tls: {client_cas: [{name: a, file: b}]}",
+		"listen: {unix: [{path: s, mode: 0660, peers: [{uid: 1, principal: 'User::\"a\"', groups: [g]}]}]}"}
 	if text, err := os.ReadFile(samplePath); err != nil {
 		f.Fatal(err)
 	} else {
@@ -180,4 +203,29 @@ func FuzzParse(f *testing.F) {
 			c.Problems() // whatever was parsed can be judged
 		}
 	})
+}
+
+// A further token takes from the first what it leaves out, but neither label nor PIN.
+func TestTokens(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "keywrightd.yaml")
+	text := "hsm: {module: /lib/p11.so, token_label: t, pin: {env: PIN}, timeout: 7s, max_sessions: 3, tokens: [\n" +
+		"{name: east, token_serial: s1, pin: {file: east.pin}}, {name: west, module: west.so, token_serial: s1, pin: {fd: 0}, timeout: 1s}]}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	east, west := c.HSM.Of(c.HSM.Tokens[0]), c.HSM.Of(c.HSM.Tokens[1])
+	for _, check := range []struct{ got, want any }{
+		{east.Module, "/lib/p11.so"}, {east.TokenLabel, ""}, {east.TokenSerial, "s1"}, {east.PIN, PIN{File: filepath.Join(dir, "east.pin"), FD: NoFD}},
+		{east.Timeout, Duration(7 * time.Second)}, {east.MaxSessions, 3}, {len(east.Tokens), 0},
+		{west.Module, filepath.Join(dir, "west.so")}, {west.PIN, PIN{FD: 0}}, {west.Timeout, Duration(time.Second)},
+	} {
+		if check.got != check.want {
+			t.Errorf("got %v, want %v", check.got, check.want)
+		}
+	}
 }

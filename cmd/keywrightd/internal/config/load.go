@@ -105,6 +105,13 @@ func (c *Config) resolve(dir string) error {
 	for i := range c.TLS.ClientCAs {
 		paths = append(paths, &c.TLS.ClientCAs[i].File)
 	}
+	for i := range c.Audit.Receivers {
+		paths = append(paths, &c.Audit.Receivers[i].File)
+	}
+	for i := range c.Listen.Unix {
+		paths = append(paths, &c.Listen.Unix[i].Path)
+	}
+	paths = append(paths, c.HSM.tokenPaths()...)
 	for _, path := range paths {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)

@@ -5,9 +5,14 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/keywright/keywright/hsm/worker"
+	"github.com/keywright/keywright/server"
 )
 
 // LocalBundle is the name of the trust domain of the CA that init makes. It is
@@ -22,6 +27,7 @@ func (c *Config) Problems() []string {
 	p := &problems{}
 	p.require(c.DataDir != "", "data_dir", "is empty: name the directory of the server's data")
 	c.HSM.check(p)
+	c.HSM.checkTokens(p)
 	c.Listen.check(p, c.TLS.Plaintext)
 	c.TLS.check(p)
 	c.Limits.check(p)
@@ -53,6 +59,7 @@ func (p *problems) within(field string, d Duration, low, high time.Duration) {
 
 func (h *HSM) check(p *problems) {
 	p.require(h.Module != "", "hsm.module", "is missing: name the PKCS#11 library of your token, such as /usr/lib/softhsm/libsofthsm2.so")
+	p.require(len(h.InitArgs) <= 4096 && !strings.ContainsRune(h.InitArgs, 0), "hsm.init_args", "has %d bytes: want at most 4096, and none of them NUL", len(h.InitArgs))
 	p.require(h.TokenLabel != "" || h.TokenSerial != "", "hsm.token_label", "is missing: name the token by hsm.token_label or hsm.token_serial")
 	sources := 0
 	for _, set := range []bool{h.PIN.File != "", h.PIN.Env != "", h.PIN.FD != NoFD} {
@@ -64,7 +71,16 @@ func (h *HSM) check(p *problems) {
 	p.require(h.PIN.FD == NoFD || h.PIN.FD == 0 || h.PIN.FD > 2, "hsm.pin.fd", "is %d: want 0 or a descriptor above 2", h.PIN.FD)
 	p.require(h.MaxSessions >= 0 && h.MaxSessions <= 1024, "hsm.max_sessions", "is %d: want 0 to 1024", h.MaxSessions)
 	p.within("hsm.timeout", h.Timeout, 100*time.Millisecond, 5*time.Minute)
+	p.require(h.Workers >= 1 && h.Workers <= worker.MaxWorkers, "hsm.workers", "is %d: want 1 to %d", h.Workers, worker.MaxWorkers)
+	p.require(h.Workers == 1 || !h.InProcess, "hsm.in_process", "goes with hsm.workers 1: there are no workers then")
+	for i, name := range h.Env {
+		field := fmt.Sprintf("hsm.env[%d]", i)
+		p.require(variable.MatchString(name), field, "is %q: want the name of an environment variable, or the beginning of names and a *", name)
+	}
+	h.checkSecretEnv(p, "hsm")
 }
+
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\*?$`)
 
 func (l *Listen) check(p *problems, plaintext bool) {
 	seen := map[string]string{}
@@ -81,6 +97,30 @@ func (l *Listen) check(p *problems, plaintext bool) {
 		p.require(!plaintext || isLoopback(host) || at.address == l.Metrics, at.field, "is %q: with tls.plaintext only loopback addresses are allowed", at.address)
 		p.require(number == 0 || seen[at.address] == "", at.field, "is %q, as is %s: give each a port of its own", at.address, seen[at.address])
 		seen[at.address] = at.field
+	}
+	paths := map[string]bool{}
+	for i, socket := range l.Unix {
+		field := fmt.Sprintf("listen.unix[%d]", i)
+		p.require(socket.Path != "", field+".path", "is missing: name the socket's file")
+		p.require(!paths[socket.Path], field+".path", "%q stands there twice: give each socket a path of its own", socket.Path)
+		p.require(socket.Mode&0o600 == 0o600 || socket.Mode == 0, field+".mode", "is %#o: the server's own user must be able to read and write", uint32(socket.Mode))
+		paths[socket.Path] = true
+		socket.checkPeers(p, field)
+	}
+}
+
+func (s *Socket) checkPeers(p *problems, field string) {
+	seen := map[uint32]bool{}
+	for i, peer := range s.Peers {
+		at := fmt.Sprintf("%s.peers[%d]", field, i)
+		p.require(peer.UID != nil, at+".uid", "is missing: name the local user by number")
+		if peer.UID == nil {
+			continue
+		}
+		p.require(!seen[*peer.UID], at+".uid", "%d stands there twice: a user is one principal", *peer.UID)
+		seen[*peer.UID] = true
+		err := server.Peer{UID: *peer.UID, Principal: peer.Principal, Groups: peer.Groups}.Check()
+		p.require(err == nil, at, "%v", err)
 	}
 }
 
@@ -107,6 +147,9 @@ func (l *Limits) check(p *problems) {
 	p.require(l.MaxInFlight >= 1 && l.MaxInFlight <= 1_000_000, "limits.max_in_flight", "is %d: want 1 to 1000000", l.MaxInFlight)
 	p.within("limits.call_timeout", l.CallTimeout, 100*time.Millisecond, time.Hour)
 	p.within("limits.drain_timeout", l.DrainTimeout, 100*time.Millisecond, time.Hour)
+	p.require(l.ConnectionAge == 0 || time.Duration(l.ConnectionAge) >= time.Minute, "limits.connection_age", "is %v: want 1m0s or more, or 0s for ever", time.Duration(l.ConnectionAge))
+	p.require(l.FailedAuthentications >= 0 && l.FailedAuthentications <= 1_000_000, "limits.failed_authentications", "is %d: want 1 to 1000000 a minute, or 0 for no limit", l.FailedAuthentications)
+	p.require(l.CallerRequestsPerSecond <= 1_000_000_000, "limits.caller_requests_per_second", "is %d: want at most 1000000000, or 0 for no limit", l.CallerRequestsPerSecond)
 }
 
 func (a *Audit) check(p *problems) {
@@ -114,6 +157,29 @@ func (a *Audit) check(p *problems) {
 	p.within("audit.interval", a.Interval, time.Millisecond, 10*time.Second)
 	p.between("audit.segment_bytes", a.SegmentBytes, 1<<20, 1<<40)
 	p.between("audit.reserve_bytes", a.ReserveBytes, 64<<10, 1<<30)
+	p.require(a.MaxUnsigned == 0 || a.MaxUnsigned >= 1000, "audit.max_unsigned", "is %d: want 1000 or more, or 0 for no bound", a.MaxUnsigned)
+	p.require(a.Retention == 0 || time.Duration(a.Retention) >= 24*time.Hour, "audit.retention", "is %v: want 24h or more, or 0 to keep entries for ever", time.Duration(a.Retention))
+	p.require(a.Contexts == "plain" || a.Contexts == "hashed", "audit.contexts", "is %q: want plain or hashed", a.Contexts)
+	for i, r := range a.Receivers {
+		r.check(p, fmt.Sprintf("audit.receivers[%d]", i))
+	}
+}
+
+func (r *Receiver) check(p *problems, field string) {
+	kinds := 0
+	for _, set := range []bool{r.File != "", len(r.Command) > 0, r.Witness != ""} {
+		if set {
+			kinds++
+		}
+	}
+	p.require(kinds == 1, field, "is %d kinds of receiver: set exactly one of file, command and witness", kinds)
+	p.require((r.Witness == "") == (r.Key == ""), field+".key", "goes with witness: it is the witness's verifier key")
+	if r.Interval != 0 {
+		p.within(field+".interval", r.Interval, time.Second, 24*time.Hour)
+	}
+	if len(r.Command) > 0 {
+		p.require(filepath.IsAbs(r.Command[0]), field+".command", "begins with %q: want the absolute path of a program", r.Command[0])
+	}
 }
 
 func (l *Log) check(p *problems) {

@@ -50,3 +50,16 @@ func parseBytes(text string) (Bytes, bool) {
 	}
 	return Bytes(n * unit), true
 }
+
+// Mode is the permissions of a file, written in octal such as 0660.
+type Mode uint32
+
+// UnmarshalYAML reads a mode; the error names the line.
+func (m *Mode) UnmarshalYAML(node *yaml.Node) error {
+	parsed, err := strconv.ParseUint(node.Value, 8, 32)
+	if err != nil || node.Kind != yaml.ScalarNode || parsed > 0o777 {
+		return fmt.Errorf("line %d: %q is no mode: write three octal digits after a 0, such as 0660", node.Line, node.Value)
+	}
+	*m = Mode(parsed)
+	return nil
+}

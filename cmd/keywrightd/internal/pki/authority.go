@@ -1,6 +1,6 @@
 // Package pki is the small certificate authority that `keywrightd init` makes
-// where no other is given: it issues the server's certificate and the
-// administrator's client certificate, and nothing else.
+// where no other is given: it issues the server's certificate, the
+// administrator's client certificate and those of further clients, and nothing else.
 //
 // The authority's key is sealed in the installation's system namespace; here it
 // lives in memory only as long as a command that issues certificates. Values
@@ -20,6 +20,10 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -104,7 +108,7 @@ func (a *Authority) NotAfter() time.Time { return a.certificate.NotAfter }
 
 // IssueServer issues a server's certificate for host names and IP addresses.
 func (a *Authority) IssueServer(hosts []string, now time.Time) (Pair, error) {
-	template := newTemplate("keywrightd", now, a.leafEnd(now))
+	template := newTemplate("keywrightd", now, a.leafEnd(now.Add(LeafValidity)))
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	for _, host := range hosts {
 		if ip := net.ParseIP(host); ip != nil {
@@ -116,16 +120,46 @@ func (a *Authority) IssueServer(hosts []string, now time.Time) (Pair, error) {
 	return a.issue(template)
 }
 
-// IssueClient issues a client's certificate with the subject CN=name.
-func (a *Authority) IssueClient(name string, now time.Time) (Pair, error) {
-	template := newTemplate(name, now, a.leafEnd(now))
+// Client is what a client's certificate says: the subject CN=Name, and a SPIFFE
+// URI unless that is nil. It is valid for Validity, 0: LeafValidity, or as long as
+// the authority itself if that is less.
+type Client struct {
+	Name     string
+	SPIFFE   *url.URL
+	Validity time.Duration
+}
+
+// IssueClient issues a client's certificate.
+func (a *Authority) IssueClient(c Client, now time.Time) (Pair, error) {
+	if c.Validity == 0 {
+		c.Validity = LeafValidity
+	}
+	template := newTemplate(c.Name, now, a.leafEnd(now.Add(c.Validity)))
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	if c.SPIFFE != nil {
+		template.URIs = []*url.URL{c.SPIFFE}
+	}
 	return a.issue(template)
 }
 
+// spiffePath and spiffeDomain are the syntax of a SPIFFE id (SPIFFE-ID, 2).
+var (
+	spiffeDomain = regexp.MustCompile(`^[a-z0-9._-]{1,255}$`)
+	spiffePath   = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)*$`)
+)
+
+// ParseSPIFFE reads a SPIFFE id, such as spiffe://example.org/billing.
+func ParseSPIFFE(text string) (*url.URL, error) {
+	id, err := url.Parse(text)
+	if err != nil || len(text) > 2048 || id.Scheme != "spiffe" || !spiffeDomain.MatchString(id.Host) || !spiffePath.MatchString(id.Path) ||
+		text != "spiffe://"+id.Host+id.Path || slices.ContainsFunc(strings.Split(id.Path, "/"), func(s string) bool { return s == "." || s == ".." }) {
+		return nil, fmt.Errorf("%q is no SPIFFE id: write one such as spiffe://example.org/billing", text)
+	}
+	return id, nil
+}
+
 // leafEnd keeps a certificate from outliving its authority.
-func (a *Authority) leafEnd(now time.Time) time.Time {
-	end := now.Add(LeafValidity)
+func (a *Authority) leafEnd(end time.Time) time.Time {
 	if end.After(a.certificate.NotAfter) {
 		return a.certificate.NotAfter
 	}

@@ -45,7 +45,7 @@ func TestIssuedCertificatesAreForOneUseOnly(t *testing.T) {
 	roots.AppendCertsFromPEM(a.CertificatePEM())
 
 	server, serverErr := a.IssueServer([]string{"localhost", "127.0.0.1", "::1"}, now)
-	client, clientErr := a.IssueClient("admin", now)
+	client, clientErr := a.IssueClient(Client{Name: "admin"}, now)
 	tests := map[string]struct {
 		pair     Pair
 		err      error
@@ -98,7 +98,7 @@ func TestIssuedCertificatesAreForOneUseOnly(t *testing.T) {
 }
 
 func TestSubjectOfClient(t *testing.T) {
-	pair, err := authority(t).IssueClient("admin", now)
+	pair, err := authority(t).IssueClient(Client{Name: "admin"}, now)
 	path, _ := write(t, pair, err)
 	certificate, err := ReadCertificate(path)
 	if err != nil {
@@ -107,6 +107,47 @@ func TestSubjectOfClient(t *testing.T) {
 	if got := certificate.Subject.String(); got != "CN=admin" {
 		t.Fatalf("subject %q", got)
 	}
+}
+
+func TestClientWithSPIFFE(t *testing.T) {
+	id, err := ParseSPIFFE("spiffe://example.org/billing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := authority(t).IssueClient(Client{Name: "billing", SPIFFE: id, Validity: 24 * time.Hour}, now)
+	path, _ := write(t, pair, err)
+	certificate, err := ReadCertificate(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(certificate.URIs) != 1 || certificate.URIs[0].String() != "spiffe://example.org/billing" || !certificate.NotAfter.Equal(now.Add(24*time.Hour)) {
+		t.Errorf("URIs %v, until %s", certificate.URIs, certificate.NotAfter)
+	}
+}
+
+func TestParseSPIFFE(t *testing.T) {
+	for _, good := range []string{"spiffe://example.org", "spiffe://example.org/a/b-c_d.E", "spiffe://a_b-1/x"} {
+		if _, err := ParseSPIFFE(good); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"", "example.org/a", "https://example.org/a", "SPIFFE://example.org/a", "spiffe:///a", "spiffe://Example.org/a",
+		"spiffe://example.org:1/a", "spiffe://me@example.org/a", "spiffe://example.org/", "spiffe://example.org/a/", "spiffe://example.org//a",
+		"spiffe://example.org/a?b", "spiffe://example.org/a#b", "spiffe://example.org/../a", "spiffe://example.org/a%20b", "spiffe://example.org/é",
+		"spiffe://example.org/" + strings.Repeat("a", 2048)} {
+		if id, err := ParseSPIFFE(bad); err == nil {
+			t.Errorf("%q became %s", bad, id)
+		}
+	}
+}
+
+func FuzzParseSPIFFE(f *testing.F) {
+	f.Add("spiffe://example.org/billing")
+	f.Fuzz(func(t *testing.T, text string) {
+		if id, err := ParseSPIFFE(text); err == nil && (id.String() != text || strings.ContainsAny(text, "%?#@\\\" ")) {
+			t.Errorf("%q became %s", text, id)
+		}
+	})
 }
 
 func TestAuthorityIsTheSameAfterParsing(t *testing.T) {
@@ -122,7 +163,7 @@ func TestAuthorityIsTheSameAfterParsing(t *testing.T) {
 	if string(again.CertificatePEM()) != string(a.CertificatePEM()) || !again.NotAfter().Equal(a.NotAfter()) {
 		t.Fatal("another certificate came back")
 	}
-	if _, err := again.IssueClient("admin", now); err != nil {
+	if _, err := again.IssueClient(Client{Name: "admin"}, now); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -136,7 +177,7 @@ func TestParseAuthorityRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, err := authority(t).IssueClient("admin", now)
+	leaf, err := authority(t).IssueClient(Client{Name: "admin"}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +202,7 @@ func TestParseAuthorityRefuses(t *testing.T) {
 func TestCertificatesEndWithTheirAuthority(t *testing.T) {
 	a := authority(t)
 	late := a.NotAfter().Add(-time.Hour)
-	pair, err := a.IssueClient("admin", late)
+	pair, err := a.IssueClient(Client{Name: "admin"}, late)
 	path, _ := write(t, pair, err)
 	certificate, err := ReadCertificate(path)
 	if err != nil {
@@ -170,13 +211,13 @@ func TestCertificatesEndWithTheirAuthority(t *testing.T) {
 	if !certificate.NotAfter.Equal(a.NotAfter()) {
 		t.Errorf("ends %s, the authority %s", certificate.NotAfter, a.NotAfter())
 	}
-	if _, err := a.IssueClient("admin", a.NotAfter().Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "expired") {
+	if _, err := a.IssueClient(Client{Name: "admin"}, a.NotAfter().Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("an expired authority issued: %v", err)
 	}
 }
 
 func TestFilesAreTheOwnersAlone(t *testing.T) {
-	pair, err := authority(t).IssueClient("admin", now)
+	pair, err := authority(t).IssueClient(Client{Name: "admin"}, now)
 	for _, path := range func(paths ...string) []string { return paths }(write(t, pair, err)) {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -194,7 +235,7 @@ func TestFilesAreTheOwnersAlone(t *testing.T) {
 
 func TestSecretsAreRedacted(t *testing.T) {
 	a := authority(t)
-	pair, err := a.IssueClient("admin", now)
+	pair, err := a.IssueClient(Client{Name: "admin"}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
