@@ -33,6 +33,9 @@ func TestProgram(t *testing.T) {
 	t.Run("interrupt", func(t *testing.T) { interruptLeavesNothing(t, profile) })
 }
 
+// docs is where the documentation is; scripts run elsewhere.
+var docs, _ = filepath.Abs("../../docs")
+
 // runScripts runs testdata/*.txtar; each works in a namespace of its own.
 func runScripts(t *testing.T, profile string) {
 	text, err := os.ReadFile(profile)
@@ -53,7 +56,7 @@ func runScripts(t *testing.T, profile string) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "flip": flip, "cut": cut, "bigfile": bigfile, "getjson": getjson, "mode": mode, "alone": alone, "waitfor": waitfor,
+			"exits": exits, "flip": flip, "cut": cut, "bigfile": bigfile, "getjson": getjson, "mode": mode, "alone": alone, "waitfor": waitfor, "signedlog": signedlog, "until": until, "docscript": docscript,
 		},
 	})
 }
@@ -114,6 +117,22 @@ func stopServer(t *testing.T, server *exec.Cmd, log *bytes.Buffer) {
 	if err := server.Wait(); err != nil || t.Failed() {
 		t.Logf("keywrightd ended: %v\n%s", err, log)
 	}
+}
+
+// docscript writes the commands that a page of docs shows: docscript PAGE FILE.
+func docscript(ts *testscript.TestScript, _ bool, args []string) {
+	page, err := os.ReadFile(filepath.Join(docs, args[0]))
+	ts.Check(err)
+	var script strings.Builder
+	for i, block := range strings.Split(string(page), "```sh\n") {
+		if commands, _, ok := strings.Cut(block, "```"); ok && i > 0 {
+			script.WriteString(commands)
+		}
+	}
+	if script.Len() == 0 {
+		ts.Fatalf("%s shows no commands", args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(script.String()), 0o600))
 }
 
 // exits runs a command that must exit with the given code.
@@ -213,4 +232,15 @@ func waitfor(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s does not come to hold %q", args[0], args[1])
+}
+
+// until runs a program until what it prints, or fails with, holds a text.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(100 * time.Millisecond) {
+		_ = ts.Exec(args[1], args[2:]...) // it may be meant to fail
+		if strings.Contains(ts.ReadFile("stdout")+ts.ReadFile("stderr"), args[0]) {
+			return
+		}
+	}
+	ts.Fatalf("%s does not come to print %q", strings.Join(args[1:], " "), args[0])
 }

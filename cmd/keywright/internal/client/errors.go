@@ -38,6 +38,8 @@ func newError(err error, addr, requestID string) error {
 		e.Message = "no answer from " + addr + " in time; --timeout sets how long to wait"
 	case e.Code == codes.Canceled:
 		e.Message = "interrupted"
+	case e.Reason == "LOCKOUT": // the request's field is a flag here
+		e.Message = strings.Replace(e.Message, "confirm_lockout: ", "--confirm-lockout ", 1)
 	case e.Message == "":
 		e.Message = "the server answered " + e.Code.String()
 	}

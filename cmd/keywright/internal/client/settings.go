@@ -38,7 +38,7 @@ var ErrSettings = errors.New("connection settings")
 // Settings says which server to call and as whom. Paths are relative to the
 // working directory.
 type Settings struct {
-	Addr      string // host:port
+	Addr      string // host:port, or unix: and the path of a socket
 	CAFile    string // PEM; empty: the system's roots
 	CertFile  string // PEM, with KeyFile
 	KeyFile   string // PEM
@@ -125,16 +125,20 @@ func readToken(path string) (Token, error) {
 	return Token(token), nil
 }
 
+// local tells whether the server is reached by a unix socket, where there is no
+// TLS: the kernel tells both who the other is.
+func (s Settings) local() bool { return strings.HasPrefix(s.Addr, "unix:") }
+
 func (s Settings) check() error {
 	host, _, err := net.SplitHostPort(s.Addr)
 	switch {
-	case err != nil:
-		return fmt.Errorf("%w: the address %q must be host:port, such as %s", ErrSettings, s.Addr, DefaultAddr)
+	case err != nil && !s.local():
+		return fmt.Errorf("%w: the address %q must be host:port, such as %s, or unix:PATH", ErrSettings, s.Addr, DefaultAddr)
 	case (s.CertFile == "") != (s.KeyFile == ""):
 		return fmt.Errorf("%w: a certificate file and a key file go together; give both or neither", ErrSettings)
 	case strings.ContainsFunc(string(s.Token), func(r rune) bool { return r <= ' ' || r > '~' }):
 		return fmt.Errorf("%w: the token holds spaces or characters that no token has; give the text that `token create` printed", ErrSettings)
-	case s.Plaintext && !loopback(host):
+	case s.Plaintext && !s.local() && !loopback(host):
 		return fmt.Errorf("%w: --plaintext is for loopback addresses only and %q is none; leave it out to use TLS", ErrSettings, host)
 	}
 	return nil

@@ -59,6 +59,7 @@ func TestResolve(t *testing.T) {
 			Addr: DefaultAddr, CertFile: "c", KeyFile: "k"}},
 		{"the environment's certificate replaces the profile's token", Settings{Config: full}, environment(EnvCertFile, "c", EnvKeyFile, "k"), Settings{
 			Addr: "example.test:1", CAFile: filepath.Join(dir, "full", "ca.pem"), CertFile: "c", KeyFile: "k"}},
+		{"unix socket", Settings{Addr: "unix:/run/keywright.sock"}, environment("HOME", dir, EnvToken, "kwt_a"), Settings{Addr: "unix:/run/keywright.sock", Token: "kwt_a"}},
 		{"plaintext to loopback", Settings{Addr: "[::1]:1", Plaintext: true}, environment("HOME", dir), Settings{Addr: "[::1]:1", Plaintext: true}},
 	}
 	for _, test := range tests {

@@ -45,7 +45,7 @@ func (a *App) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVarP(&a.output, "output", "o", "table", "what to print: table or json")
 	flags.StringVarP(&a.Namespace, "namespace", "n", "", "default namespace [$"+EnvNamespace+"]")
 	flags.StringVar(&c.Config, "config", "", "profile file [$"+client.EnvConfig+", ~/.config/keywright/config.yaml]")
-	flags.StringVar(&c.Addr, "addr", "", "server's gRPC address, host:port [$"+client.EnvAddr+", "+client.DefaultAddr+"]")
+	flags.StringVar(&c.Addr, "addr", "", "server's gRPC address, host:port or unix:PATH [$"+client.EnvAddr+", "+client.DefaultAddr+"]")
 	flags.StringVar(&c.CAFile, "ca-file", "", "certificates that vouch for the server, PEM [$"+client.EnvCAFile+"]")
 	flags.StringVar(&c.CertFile, "cert-file", "", "client certificate, PEM [$"+client.EnvCertFile+"]")
 	flags.StringVar(&c.KeyFile, "key-file", "", "client certificate's key, PEM [$"+client.EnvKeyFile+"]")

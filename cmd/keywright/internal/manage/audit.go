@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
@@ -22,7 +23,8 @@ import (
 )
 
 func (a app) auditCommand() *cobra.Command {
-	return a.Group("audit", "Read the audit log", a.auditTail(), a.auditList())
+	return a.Group("audit", "Read, verify and prove the audit log", a.auditTail(), a.auditList(), a.auditSearch(), a.auditVerify(),
+		a.auditCheckpoint(), a.auditProve(), a.auditCheckProof(), a.auditRotateKey())
 }
 
 // filterFlags choose audit entries.
@@ -38,6 +40,7 @@ func (f *filterFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.filter.Key, "key", "", "only of this key; its namespace is --namespace")
 	flags.StringVar(&f.filter.Outcome, "outcome", "", "only of this outcome, such as OK or PERMISSION_DENIED")
 	flags.StringVar(&f.filter.RequestId, "request-id", "", "only of this request")
+	flags.StringVar(&f.filter.TokenId, "token-id", "", "only of the token with this public id")
 }
 
 func (f *filterFlags) addTimes(cmd *cobra.Command) {
@@ -53,8 +56,13 @@ func (f *filterFlags) proto(a app) (filter *keywrightv1.AuditFilter, err error) 
 	if filter.Since, err = moment("since", f.since); err != nil {
 		return nil, err
 	}
-	filter.Until, err = moment("until", f.until)
-	return filter, err
+	if filter.Until, err = moment("until", f.until); err != nil {
+		return nil, err
+	}
+	if filter.Since != nil && filter.Until != nil && !filter.Since.AsTime().Before(filter.Until.AsTime()) {
+		return nil, command.Usagef("--until is not after --since, so there is nothing in between")
+	}
+	return filter, nil
 }
 
 func moment(flag, text string) (*timestamppb.Timestamp, error) {
@@ -72,21 +80,44 @@ func moment(flag, text string) (*timestamppb.Timestamp, error) {
 }
 
 func (a app) auditList() *cobra.Command {
+	return a.entriesCommand("list", "List entries of the audit log, oldest first", "", func(*keywrightv1.AuditFilter) error { return nil })
+}
+
+const searchHelp = `Search the audit log for what the flags say: caller, key, action, outcome, time,
+request, token. The log has an index, so that not all of it is read.`
+
+func (a app) auditSearch() *cobra.Command {
+	return a.entriesCommand("search", "Search the audit log by caller, key, action, outcome, time or request", searchHelp, func(f *keywrightv1.AuditFilter) error {
+		if proto.Equal(f, &keywrightv1.AuditFilter{}) {
+			return command.Usagef("say what to search for; audit list shows the newest entries")
+		}
+		return nil
+	})
+}
+
+// entriesCommand prints entries that a filter, which check accepts, lets through.
+func (a app) entriesCommand(use, short, long string, check func(*keywrightv1.AuditFilter) error) *cobra.Command {
 	var filter filterFlags
 	var limit int
 	var all bool
-	cmd := &cobra.Command{Use: "list", Short: "List entries of the audit log, oldest first", Args: command.Arguments(0, 0),
+	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: command.Arguments(0, 0),
 		RunE: a.Run(func(ctx context.Context, c *client.Client, _ []string) error {
 			if limit < 1 || limit > command.MaxPage {
 				return command.Usagef("--limit must be 1 to %d, not %d; --all lists everything", command.MaxPage, limit)
 			}
 			f, err := filter.proto(a)
+			if err == nil {
+				err = check(f)
+			}
 			if err != nil {
 				return err
 			}
 			request := &keywrightv1.ListEntriesRequest{Filter: f, PageSize: int32(limit), Newest: true}
 			if all {
 				request.PageSize, request.Newest = command.MaxPage, false
+			}
+			if _, _, err := a.watchLog(ctx, c); err != nil {
+				return err
 			}
 			return a.printPages(ctx, c, request)
 		})}
@@ -97,9 +128,10 @@ func (a app) auditList() *cobra.Command {
 	return cmd
 }
 
-// printPages prints each page as it comes: a log can be long.
+// printPages prints each page as it comes: a log can be long. That there is nothing
+// is said beside the output, since a name may have been mistyped.
 func (a app) printPages(ctx context.Context, c *client.Client, request *keywrightv1.ListEntriesRequest) error {
-	for {
+	for found := false; ; {
 		page, err := c.ListEntries(ctx, request)
 		if err != nil {
 			return err
@@ -109,9 +141,14 @@ func (a app) printPages(ctx context.Context, c *client.Client, request *keywrigh
 				return err
 			}
 		}
-		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" || request.Newest {
-			return nil
+		found = found || len(page.GetEntries()) > 0
+		if request.PageToken = page.GetNextPageToken(); request.PageToken != "" && !request.Newest {
+			continue
 		}
+		if !found {
+			_, _ = fmt.Fprintln(a.Err, "no entry matches; names are case-sensitive")
+		}
+		return nil
 	}
 }
 
@@ -124,27 +161,44 @@ func (a app) auditTail() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			stream, err := c.TailEntries(ctx, &keywrightv1.TailEntriesRequest{Filter: f, Backlog: int32(backlog)})
-			if err != nil {
-				return err
-			}
-			return a.printStream(ctx, stream)
+			return a.tail(ctx, c, f, int32(backlog))
 		})}
 	filter.add(cmd)
 	cmd.Flags().Uint16Var(&backlog, "backlog", 10, "begin this many entries back, at most 10000")
 	return cmd
 }
 
-// printStream prints entries until the stream ends. Interrupting it is how a
-// person ends it, and no failure.
-func (a app) printStream(ctx context.Context, stream grpc.ServerStreamingClient[keywrightv1.AuditEntry]) error {
+// resumeBacklog is how far back a stream begins that follows another: as far as
+// the server goes, for what was written between them.
+const resumeBacklog = 10_000
+
+// tail prints entries, over one stream after the other: the server ends those on
+// connections that have got old.
+func (a app) tail(ctx context.Context, c *client.Client, f *keywrightv1.AuditFilter, backlog int32) error {
+	next := uint64(0)
+	for {
+		stream, err := c.TailEntries(ctx, &keywrightv1.TailEntriesRequest{Filter: f, Backlog: backlog})
+		if err != nil {
+			return err
+		}
+		err = a.printStream(ctx, stream, &next)
+		if ended, ok := errors.AsType[*client.Error](err); !ok || ended.Reason != "CONNECTION_AGED" {
+			return err
+		}
+		backlog = resumeBacklog
+	}
+}
+
+// printStream prints entries from number next on until the stream ends. Interrupting
+// it is how a person ends it, and no failure.
+func (a app) printStream(ctx context.Context, stream grpc.ServerStreamingClient[keywrightv1.AuditEntry], next *uint64) error {
 	for ctx.Err() == nil {
 		entry, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err == nil {
-			err = a.printEntry(entry)
+		if err == nil && entry.GetSequence() >= *next {
+			err, *next = a.printEntry(entry), entry.GetSequence()+1
 		}
 		if err != nil && ctx.Err() == nil {
 			return err

@@ -17,7 +17,8 @@ import (
 func (a app) keyCommand() *cobra.Command {
 	return a.Group("key", "Create, rotate, disable, restore and destroy keys and their versions",
 		a.keyCreate(), a.keyList(), a.keyDescribe(), a.keyUpdate(), a.keyRotate(), a.keyDelete(), a.keyRestore(),
-		a.keyVersions(), a.keySetPrimary(), a.keyEnable(), a.keyDisable(), a.keyDestroy(), a.keyPublic())
+		a.keyVersions(), a.keySetPrimary(), a.keyEnable(), a.keyDisable(), a.keyDestroy(), a.keyPublic(),
+		a.keyImportParameters(), a.keyImport(), a.keyExport())
 }
 
 // rotationFlags say when a key rotates by itself.
@@ -48,9 +49,10 @@ func (a app) keyCreate() *cobra.Command {
 	var purpose, protection, algorithm string
 	var labels command.Pairs
 	var rotation rotationFlags
+	var exportable bool
 	cmd := &cobra.Command{Use: "create NAMESPACE/KEY", Short: "Create a key with its first version", Args: command.Arguments(1, 1),
 		RunE: a.RunKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
-			request := &keywrightv1.CreateKeyRequest{Namespace: namespace, Key: key, Algorithm: algorithm, Labels: labels, IdempotencyKey: command.IdempotencyKey()}
+			request := &keywrightv1.CreateKeyRequest{Namespace: namespace, Key: key, Algorithm: algorithm, Labels: labels, Exportable: exportable, IdempotencyKey: command.IdempotencyKey()}
 			var err error
 			if request.Purpose, err = enum[keywrightv1.Purpose]("purpose", purpose, keywrightv1.Purpose_value); err != nil {
 				return err
@@ -68,6 +70,7 @@ func (a app) keyCreate() *cobra.Command {
 	flags.StringVar(&algorithm, "algorithm", "", "one that 'keywright algorithms' lists; the purpose's default if not given")
 	flags.StringVar(&protection, "protection", "", "SOFTWARE or HSM; SOFTWARE if not given")
 	flags.Var(&labels, "label", "a label; repeatable")
+	flags.BoolVar(&exportable, "exportable", false, "let the key be exported, wrapped, for ever")
 	rotation.add(cmd)
 	return cmd
 }
@@ -105,10 +108,20 @@ func (a app) keyList() *cobra.Command {
 }
 
 func (a app) keyDescribe() *cobra.Command {
-	return &cobra.Command{Use: "describe NAMESPACE/KEY", Short: "Show a key, by name or as NAMESPACE/id:ID", Args: command.Arguments(1, 1),
+	var version uint32
+	cmd := &cobra.Command{Use: "describe NAMESPACE/KEY", Short: "Show a key, by name or as NAMESPACE/id:ID, or one of its versions", Args: command.Arguments(1, 1),
 		RunE: a.RunKey(func(ctx context.Context, c *client.Client, namespace, key string) error {
-			return a.showKey(c.GetKey(ctx, &keywrightv1.GetKeyRequest{Namespace: namespace, Key: key}))
+			if version != 0 {
+				return a.showVersion(c.GetVersion(ctx, &keywrightv1.GetVersionRequest{Namespace: namespace, Key: key, Version: version}))
+			}
+			described, err := c.GetKey(ctx, &keywrightv1.GetKeyRequest{Namespace: namespace, Key: key})
+			if err != nil || described.GetProtectionLevel() != keywrightv1.ProtectionLevel_HSM || a.JSON() {
+				return a.showKey(described, err)
+			}
+			return a.showTokenKey(ctx, c, described)
 		})}
+	command.AddVersion(cmd, &version, "show this version; of protection level HSM also what the token says of it")
+	return cmd
 }
 
 func (a app) keyUpdate() *cobra.Command {
@@ -219,6 +232,9 @@ func keyColumns() []ui.Column[*keywrightv1.Key] {
 		{Title: "purpose", Value: func(k k) string { return k.GetPurpose().String() }},
 		{Title: "algorithm", Value: k.GetAlgorithm},
 		{Title: "protection", Value: func(k k) string { return k.GetProtectionLevel().String() }},
+		{Title: "exportable", Detail: true, Value: func(k k) string { return ui.YesNo(k.GetExportable()) }},
+		{Title: "material", Detail: true, Value: func(k k) string { return k.GetOrigin().String() }},
+		{Title: "imported", Detail: true, Value: func(k k) string { return ui.Time(k.GetImportTime()) }},
 		{Title: "primary", Value: func(k k) string { return ui.Number(k.GetPrimaryVersion()) }},
 		{Title: "latest", Detail: true, Value: func(k k) string { return ui.Number(k.GetLatestVersion()) }},
 		{Title: "rotation", Detail: true, Value: func(k k) string { return rotationText(k.GetRotation()) }},
@@ -227,6 +243,7 @@ func keyColumns() []ui.Column[*keywrightv1.Key] {
 		{Title: "created", Value: func(k k) string { return ui.Time(k.GetCreateTime()) }},
 		{Title: "updated", Detail: true, Value: func(k k) string { return ui.Time(k.GetUpdateTime()) }},
 		{Title: "destruction", Detail: true, Value: func(k k) string { return ui.Time(k.GetDestroyTime()) }},
+		{Title: "erased", Detail: true, Value: func(k k) string { return ui.Time(k.GetEraseTime()) }},
 	}
 }
 

@@ -132,8 +132,14 @@ func versionColumns() []ui.Column[*keywrightv1.KeyVersion] {
 		{Title: "state", Value: func(v v) string { return v.GetState().String() }},
 		{Title: "primary", Value: func(v v) string { return ui.YesNo(v.GetPrimary()) }},
 		{Title: "algorithm", Value: v.GetAlgorithm},
+		{Title: "material", Detail: true, Value: func(v v) string { return v.GetOrigin().String() }},
+		{Title: "imported", Detail: true, Value: func(v v) string { return ui.Time(v.GetImportTime()) }},
+		{Title: "protection", Detail: true, Value: func(v v) string { return v.GetProtectionLevel().String() }},
+		{Title: "token key", Detail: true, Value: func(v v) string { return v.GetTokenKey().GetId() }},
+		{Title: "origin", Detail: true, Value: func(v v) string { return originText(v.GetTokenKey()) }},
 		{Title: "created", Value: func(v v) string { return ui.Time(v.GetCreateTime()) }},
 		{Title: "last used", Value: func(v v) string { return ui.Time(v.GetLastUsedTime()) }},
 		{Title: "destruction", Value: func(v v) string { return ui.Time(v.GetDestroyTime()) }},
+		{Title: "erased", Value: func(v v) string { return ui.Time(v.GetEraseTime()) }},
 	}
 }

@@ -1,5 +1,5 @@
 // Package manage holds the commands that manage and look: namespaces, keys and
-// their versions, policies, tokens, the audit log and the server's state. There
+// their versions, policies, groups, tokens, the audit log and the server's state. There
 // is a file for each group.
 package manage
 
@@ -14,7 +14,7 @@ func Commands(of *command.App) []*cobra.Command {
 	a := app{of}
 	return []*cobra.Command{
 		a.statusCommand(), a.algorithmsCommand(), a.namespaceCommand(), a.keyCommand(),
-		a.policyCommand(), a.tokenCommand(), a.whoamiCommand(), a.auditCommand(),
+		a.policyCommand(), a.groupCommand(), a.tokenCommand(), a.whoamiCommand(), a.auditCommand(), a.rootCommand(),
 	}
 }
 

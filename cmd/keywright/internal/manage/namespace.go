@@ -2,6 +2,9 @@ package manage
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,18 +15,58 @@ import (
 )
 
 func (a app) namespaceCommand() *cobra.Command {
-	return a.Group("namespace", "Create, list, describe and update namespaces",
-		a.namespaceCreate(), a.namespaceList(), a.namespaceDescribe(), a.namespaceUpdate())
+	return a.Group("namespace", "Create, list, describe, update, rekey and delete namespaces",
+		a.namespaceCreate(), a.namespaceList(), a.namespaceDescribe(), a.namespaceUpdate(), a.namespaceDelete(), a.namespaceRestore(),
+		a.namespaceRekey(), a.namespaceConfirmErasure())
+}
+
+// quotaFlags bound a namespace.
+type quotaFlags struct{ maxKeys, requestsPerSecond uint64 }
+
+const (
+	flagMaxKeys           = "max-keys"
+	flagRequestsPerSecond = "requests-per-second"
+)
+
+func (q *quotaFlags) add(cmd *cobra.Command) {
+	cmd.Flags().Uint64Var(&q.maxKeys, flagMaxKeys, 0, "how many keys the namespace may have; 0 is no bound")
+	cmd.Flags().Uint64Var(&q.requestsPerSecond, flagRequestsPerSecond, 0, "how many requests a second each server takes for it; 0 is no bound")
+}
+
+// proto returns nil when no flag was given. What no flag gives stays as it is:
+// present tells what that is.
+func (q *quotaFlags) proto(cmd *cobra.Command, present func() (*keywrightv1.Quotas, error)) (*keywrightv1.Quotas, error) {
+	keys, requests := cmd.Flags().Changed(flagMaxKeys), cmd.Flags().Changed(flagRequestsPerSecond)
+	out := &keywrightv1.Quotas{MaxKeys: q.maxKeys, RequestsPerSecond: q.requestsPerSecond}
+	if keys == requests {
+		if !keys {
+			out = nil
+		}
+		return out, nil
+	}
+	now, err := present()
+	if !keys {
+		out.MaxKeys = now.GetMaxKeys()
+	}
+	if !requests {
+		out.RequestsPerSecond = now.GetRequestsPerSecond()
+	}
+	return out, err
 }
 
 func (a app) namespaceCreate() *cobra.Command {
 	var labels command.Pairs
+	var quotas quotaFlags
+	var token string
 	cmd := &cobra.Command{Use: "create NAMESPACE", Short: "Create a namespace", Args: command.Arguments(1, 1),
 		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
 			return a.showNamespace(c.CreateNamespace(ctx, &keywrightv1.CreateNamespaceRequest{
-				Namespace: args[0], Labels: labels, IdempotencyKey: command.IdempotencyKey()}))
+				Namespace: args[0], Labels: labels, Token: token, IdempotencyKey: command.IdempotencyKey(),
+				Quotas: &keywrightv1.Quotas{MaxKeys: quotas.maxKeys, RequestsPerSecond: quotas.requestsPerSecond}}))
 		})}
 	cmd.Flags().Var(&labels, "label", "a label; repeatable")
+	cmd.Flags().StringVar(&token, "token", "", "the HSM token that it is bound to, as the server's configuration calls it; without it the default one")
+	quotas.add(cmd)
 	return cmd
 }
 
@@ -50,19 +93,28 @@ func (a app) namespaceDescribe() *cobra.Command {
 
 func (a app) namespaceUpdate() *cobra.Command {
 	var labels labelFlags
-	cmd := &cobra.Command{Use: "update NAMESPACE", Short: "Replace a namespace's labels", Args: command.Arguments(1, 1),
-		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
-			replacement, err := labels.Proto()
-			if err != nil {
-				return err
-			}
-			if replacement == nil {
-				return command.Usagef("nothing to update; give --label or --no-labels")
-			}
-			return a.showNamespace(c.UpdateNamespace(ctx, &keywrightv1.UpdateNamespaceRequest{
-				Namespace: args[0], Labels: replacement, IdempotencyKey: command.IdempotencyKey()}))
-		})}
+	var quotas quotaFlags
+	cmd := &cobra.Command{Use: "update NAMESPACE", Short: "Replace a namespace's labels, or change its quotas", Args: command.Arguments(1, 1)}
+	cmd.RunE = a.Run(func(ctx context.Context, c *client.Client, args []string) error {
+		request := &keywrightv1.UpdateNamespaceRequest{Namespace: args[0], IdempotencyKey: command.IdempotencyKey()}
+		var err error
+		if request.Labels, err = labels.Proto(); err != nil {
+			return err
+		}
+		request.Quotas, err = quotas.proto(cmd, func() (*keywrightv1.Quotas, error) {
+			n, err := c.GetNamespace(ctx, &keywrightv1.GetNamespaceRequest{Namespace: args[0]})
+			return n.GetQuotas(), err
+		})
+		if err != nil {
+			return err
+		}
+		if request.Labels == nil && request.Quotas == nil {
+			return command.Usagef("nothing to update; give --label, --no-labels, --%s or --%s", flagMaxKeys, flagRequestsPerSecond)
+		}
+		return a.showNamespace(c.UpdateNamespace(ctx, request))
+	})
 	labels.add(cmd)
+	quotas.add(cmd)
 	return cmd
 }
 
@@ -78,11 +130,42 @@ func namespaceColumns() []ui.Column[*keywrightv1.Namespace] {
 	return []ui.Column[ns]{
 		{Title: "namespace", Value: ns.GetName},
 		{Title: "id", Value: ns.GetId},
+		{Title: "state", Value: func(n ns) string { return strings.TrimPrefix(n.GetState().String(), "NAMESPACE_") }},
+		{Title: "HSM token", Detail: true, Value: ns.GetToken},
 		{Title: "generation", Detail: true, Value: func(n ns) string { return ui.Number(n.GetGeneration()) }},
+		{Title: "rekey", Detail: true, Value: func(n ns) string { return rekeyText(n.GetRekey()) }},
+		{Title: "erased", Detail: true, Value: erasedText},
 		{Title: "labels", Value: func(n ns) string { return ui.Pairs(n.GetLabels()) }},
+		{Title: "max keys", Detail: true, Value: func(n ns) string { return bound(n.GetQuotas().GetMaxKeys()) }},
+		{Title: "requests per second", Detail: true, Value: func(n ns) string { return bound(n.GetQuotas().GetRequestsPerSecond()) }},
 		{Title: "created", Value: func(n ns) string { return ui.Time(n.GetCreateTime()) }},
 		{Title: "updated", Detail: true, Value: func(n ns) string { return ui.Time(n.GetUpdateTime()) }},
+		{Title: "destruction", Value: func(n ns) string { return ui.Time(n.GetDestroyTime()) }},
 	}
+}
+
+func bound(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+func rekeyText(r *keywrightv1.Rekey) string {
+	switch {
+	case r == nil:
+		return ""
+	case r.GetEndTime() == nil:
+		return fmt.Sprintf("from generation %d, under way since %s, %d records so far", r.GetFromGeneration(), ui.Time(r.GetStartTime()), r.GetRecords())
+	}
+	return fmt.Sprintf("from generation %d, ended %s, %d records", r.GetFromGeneration(), ui.Time(r.GetEndTime()), r.GetRecords())
+}
+
+func erasedText(n *keywrightv1.Namespace) string {
+	if n.GetErasedGeneration() == 0 {
+		return ""
+	}
+	return fmt.Sprintf("up to generation %d, since %s", n.GetErasedGeneration(), ui.Time(n.GetEraseTime()))
 }
 
 // labelFlags replace all labels.

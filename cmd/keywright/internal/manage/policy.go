@@ -17,7 +17,8 @@ import (
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
 )
 
-const policyHelp = `Write, read, list and delete Cedar policies, which say who may do what.
+const policyHelp = `Write, read, list and delete Cedar policies, which say who may do what; explain
+what they decide, and try changes before they are made.
 
 A policy is named NAME, for one of the installation, or NAMESPACE/NAME, for one
 that its namespace owns and that reaches no further. --namespace counts here only
@@ -27,7 +28,8 @@ as a flag, not from the environment: a policy must not change its reach unseen.`
 const maxPolicy = 1 << 20
 
 func (a app) policyCommand() *cobra.Command {
-	cmd := a.Group("policy", "Write, read, list and delete policies", a.policyPut(), a.policyGet(), a.policyList(), a.policyDelete())
+	cmd := a.Group("policy", "Write, explain and try policies", a.policyPut(), a.policyGet(), a.policyList(), a.policyDelete(),
+		a.policyExplain(), a.policyTest(), a.policyDiff(), a.policyWho())
 	cmd.Long = policyHelp
 	return cmd
 }
@@ -46,6 +48,7 @@ func (a app) policyName(text string) (namespace, name string, err error) {
 
 func (a app) policyPut() *cobra.Command {
 	var in command.InputFlags
+	var confirm string
 	var yes bool
 	cmd := &cobra.Command{Use: "put [NAMESPACE/]NAME [FILE]", Short: "Write a policy from a file or standard input", Args: command.Arguments(1, 2),
 		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
@@ -60,13 +63,14 @@ func (a app) policyPut() *cobra.Command {
 			if err := a.confirmReplacement(ctx, c, yes, namespace, name, text); err != nil {
 				return err
 			}
-			policy, err := c.PutPolicy(ctx, &keywrightv1.PutPolicyRequest{Namespace: namespace, Name: name, Text: text, IdempotencyKey: command.IdempotencyKey()})
+			policy, err := c.PutPolicy(ctx, &keywrightv1.PutPolicyRequest{Namespace: namespace, Name: name, Text: text, ConfirmLockout: confirm, IdempotencyKey: command.IdempotencyKey()})
 			if err != nil {
 				return err
 			}
 			return command.Describe(a.App, policyColumns(), policy)
 		})}
 	in.Add(cmd)
+	addConfirmLockout(cmd, &confirm)
 	addYes(cmd, &yes)
 	return cmd
 }
@@ -134,6 +138,7 @@ func (a app) policyList() *cobra.Command {
 }
 
 func (a app) policyDelete() *cobra.Command {
+	var confirm string
 	var yes bool
 	cmd := &cobra.Command{Use: "delete [NAMESPACE/]NAME", Short: "Delete a policy", Args: command.Arguments(1, 1),
 		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
@@ -144,12 +149,13 @@ func (a app) policyDelete() *cobra.Command {
 			if err := a.Confirm(yes, "This deletes the policy "+args[0]+" for good; what it permitted or forbade no longer is", args[0]); err != nil {
 				return err
 			}
-			_, err = c.DeletePolicy(ctx, &keywrightv1.DeletePolicyRequest{Namespace: namespace, Name: name, IdempotencyKey: command.IdempotencyKey()})
+			_, err = c.DeletePolicy(ctx, &keywrightv1.DeletePolicyRequest{Namespace: namespace, Name: name, ConfirmLockout: confirm, IdempotencyKey: command.IdempotencyKey()})
 			if err != nil || !a.JSON() {
 				return err
 			}
 			return ui.ValueJSON(a.Out, struct{}{})
 		})}
+	addConfirmLockout(cmd, &confirm)
 	addYes(cmd, &yes)
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,13 +16,13 @@ import (
 
 func (a app) statusCommand() *cobra.Command {
 	return &cobra.Command{Use: "status", Short: "Show the state of server, HSM, store and audit log", Args: command.Arguments(0, 0),
-		RunE: a.Run(func(ctx context.Context, c *client.Client, _ []string) error {
+		RunE: a.Run(a.watched(func(ctx context.Context, c *client.Client, _ []string) error {
 			status, err := c.GetStatus(ctx, &keywrightv1.GetStatusRequest{})
 			if err != nil {
 				return err
 			}
 			return command.Describe(a.App, statusColumns(), status)
-		})}
+		}))}
 }
 
 func statusColumns() []ui.Column[*keywrightv1.Status] {
@@ -39,20 +40,57 @@ func statusColumns() []ui.Column[*keywrightv1.Status] {
 		{Title: "root key", Value: func(s s) string {
 			return fmt.Sprintf("%s, version %d", s.GetHsm().GetRootKeyId(), s.GetHsm().GetRootVersion())
 		}},
+		{Title: "tokens", Value: tokenList},
+		{Title: "sealed", Value: func(s s) string { return ui.Time(s.GetSealTime()) }},
+		{Title: "wrapping anew", Value: rewrapText},
 		{Title: "sessions", Value: func(s s) string {
 			return fmt.Sprintf("%d of %d in use", s.GetHsm().GetSessionsInUse(), s.GetHsm().GetSessionsMax())
 		}},
+		{Title: "keys on the token", Value: tokenKeysText},
 		{Title: "store", Value: func(s s) string {
 			return fmt.Sprintf("%s, revision %d", ui.Cell(s.GetStore().GetDriver()), s.GetStore().GetRevision())
 		}},
+		{Title: "epoch", Value: func(s s) string { return strconv.FormatUint(s.GetEpoch(), 10) }},
 		{Title: "policy revision", Value: func(s s) string { return strconv.FormatUint(s.GetPolicyRevision(), 10) }},
 		{Title: "audit log", Value: func(s s) string { return health(s.GetAudit().GetHealthy(), s.GetAudit().GetProblem()) }},
 		{Title: "audit entries", Value: func(s s) string { return strconv.FormatUint(s.GetAudit().GetNextSequence(), 10) }},
+		{Title: "audit signed", Value: signed},
+		{Title: "receivers", Value: receiverList},
 		{Title: "audit durability", Value: func(s s) string { return s.GetAudit().GetDurability() }},
-		{Title: "audit signer", Value: func(s s) string {
+		{Title: "audit key", Value: func(s s) string {
 			return fmt.Sprintf("%s, %s", s.GetAudit().GetSignerAlgorithm(), s.GetAudit().GetSignerProtection())
 		}},
 	}
+}
+
+// tokenKeysText says how the keys of protection level HSM and the token fit.
+func tokenKeysText(s *keywrightv1.Status) string {
+	k := s.GetHsm().GetKeys()
+	if k.GetCheckTime() == nil {
+		return "not compared yet"
+	}
+	text := fmt.Sprintf("%d, compared at %s", k.GetHeld(), ui.Time(k.GetCheckTime()))
+	if k.GetOrphans()+k.GetUnknown()+k.GetMissing() > 0 {
+		text += fmt.Sprintf("; %d to be removed, %d unknown, %d MISSING", k.GetOrphans(), k.GetUnknown(), k.GetMissing())
+	}
+	return text
+}
+
+func signed(s *keywrightv1.Status) string {
+	at := s.GetAudit().GetCheckpointTime()
+	if at == nil {
+		return fmt.Sprintf("%d entries", s.GetAudit().GetSignedSize())
+	}
+	return fmt.Sprintf("%d entries, at %s", s.GetAudit().GetSignedSize(), ui.Time(at))
+}
+
+// receiverList says how the receivers of checkpoints do, one after another.
+func receiverList(s *keywrightv1.Status) string {
+	var all []string
+	for _, r := range s.GetAudit().GetReceivers() {
+		all = append(all, fmt.Sprintf("%s: %s, %d entries", ui.Cell(r.GetName()), health(r.GetProblem() == "", ui.Cell(r.GetProblem())), r.GetSize()))
+	}
+	return strings.Join(all, "; ")
 }
 
 func health(healthy bool, problem string) string {
@@ -80,6 +118,7 @@ func algorithmColumns() []ui.Column[*keywrightv1.Algorithm] {
 		{Title: "purpose", Value: alg.GetPurpose},
 		{Title: "key bits", Value: func(g alg) string { return ui.Number(g.GetKeyBits()) }},
 		{Title: "FIPS", Value: func(g alg) string { return ui.YesNo(g.GetFips()) }},
+		{Title: "HSM", Value: func(g alg) string { return ui.YesNo(g.GetHsm()) }},
 		{Title: "default", Value: func(g alg) string { return ui.YesNo(g.GetDefault()) }},
 	}
 }

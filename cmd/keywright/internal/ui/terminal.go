@@ -72,3 +72,18 @@ func Progress(r io.Reader, size int64, w io.Writer, what string) (io.Reader, fun
 	reader := progressbar.NewReader(r, bar)
 	return &reader, func() { _ = bar.Finish() } // a display that fails is no failure
 }
+
+// Meter returns a function that shows on w how many bytes of how many are done,
+// and one that ends the display. Without a terminal the first is nil.
+func Meter(w io.Writer, what string) (progress func(done, total int64), end func()) {
+	if !IsTerminal(w) {
+		return nil, func() {}
+	}
+	bar := progressbar.NewOptions64(-1,
+		progressbar.OptionSetWriter(w), progressbar.OptionSetDescription(what), progressbar.OptionShowBytes(true),
+		progressbar.OptionSetWidth(30), progressbar.OptionThrottle(100_000_000), progressbar.OptionClearOnFinish())
+	return func(done, total int64) {
+		bar.ChangeMax64(total)
+		_ = bar.Set64(done) // a display that fails is no failure
+	}, func() { _ = bar.Finish() }
+}
