@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/bench/internal/floor"
+	"github.com/keywright/keywright/bench/internal/gobench"
 	"github.com/keywright/keywright/bench/internal/report"
 	"github.com/keywright/keywright/bench/internal/rig"
 	"github.com/keywright/keywright/bench/internal/stat"
@@ -22,6 +23,7 @@ import (
 const (
 	defaultRounds   = 10
 	defaultDuration = 500 * time.Millisecond
+	defaultEntries  = 10_000_000
 )
 
 // figureOptions are the flags of bench.
@@ -31,6 +33,7 @@ type figureOptions struct {
 	run      string
 	out      string
 	binary   string
+	entries  int // of the log
 }
 
 func (o *figureOptions) flags() *flag.FlagSet {
@@ -39,13 +42,14 @@ func (o *figureOptions) flags() *flag.FlagSet {
 	f.IntVar(&o.rounds, "rounds", defaultRounds, "measurements of each figure and each floor; fewer than 5 only for a quick look")
 	f.StringVar(&o.run, "run", "", "measure only the figures whose name matches this regular expression")
 	f.StringVar(&o.out, "out", filepath.Join("bench", "out"), "folder of report.json")
+	f.IntVar(&o.entries, "entries", defaultEntries, "entries of the audit log to verify and to search; 10 million take about 5 GB of $TMPDIR")
 	f.StringVar(&o.binary, "keywrightd", "", "the server to measure (default: built from this module)")
 	return f
 }
 
 func (o *figureOptions) filter() (*regexp.Regexp, error) {
-	if o.rounds < 1 || o.duration <= 0 {
-		return nil, fmt.Errorf("%w: -rounds and -duration must be more than 0", errUsage)
+	if o.rounds < 1 || o.duration <= 0 || o.entries < 1 {
+		return nil, fmt.Errorf("%w: -rounds, -duration and -entries must be more than 0", errUsage)
 	}
 	wanted, err := regexp.Compile(o.run)
 	if err != nil {
@@ -85,9 +89,10 @@ func runFigures(ctx context.Context, args []string, stdout, stderr io.Writer) (e
 // bench is everything that is measured.
 type bench struct {
 	figureOptions
-	dir   string
-	rig   *rig.Rig
-	floor *floor.Process
+	dir      string
+	rig      *rig.Rig
+	floor    *floor.Process
+	binaries map[string]*gobench.Binary // by package
 }
 
 func newBench(ctx context.Context, dir string, o figureOptions) (*bench, error) {
@@ -99,15 +104,15 @@ func newBench(ctx context.Context, dir string, o figureOptions) (*bench, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &bench{o, dir, r, f}, nil
+	return &bench{o, dir, r, f, map[string]*gobench.Binary{}}, nil
 }
 
 func (b *bench) close() error { return errors.Join(b.rig.Close(), b.floor.Close()) }
 
 // sample is one measurement.
 type sample struct {
-	rate    float64 // in the figure's unit
-	cpu     float64 // processor time of the server, µs for each of unit; 0: not known
+	value   float64 // in the figure's unit
+	cpu     float64 // processor time, µs for each of what the unit counts; 0: not known
 	latency stat.Histogram
 }
 
@@ -119,16 +124,20 @@ type probe interface {
 
 // subject is a figure to be measured: a probe and the floors that it stands on.
 type subject struct {
-	name  string
-	unit  string
-	goal  float64
-	cpu   report.Goal // of the server's processor time against the floor's; none: not told
-	probe func(ctx context.Context) (probe, error)
-	// floors are measured beside the probe in each round; predict makes one rate
+	name    string
+	unit    string
+	goal    report.Goal
+	cpu     report.Goal // of processor time against the floor's; none: not told
+	cpuName string      // whose processor time it is
+	probe   maker
+	// floors are measured beside the probe in each round; predict makes one value
 	// of theirs. Without floors the figure is for orientation.
-	floors  []func(ctx context.Context) (probe, error)
-	predict func(rates []float64) float64
+	floors  []maker
+	predict func(values []float64) float64
+	most    int // rounds, where one takes long; 0: as many as are asked for
 }
+
+type maker = func(context.Context) (probe, error)
 
 func (b *bench) measureAll(ctx context.Context, wanted *regexp.Regexp, progress io.Writer) ([]*report.Figure, error) {
 	var figures []*report.Figure
@@ -157,12 +166,14 @@ func (b *bench) measure(ctx context.Context, s subject) (figures []*report.Figur
 	if err != nil {
 		return nil, err
 	}
-	rate := &report.Figure{Name: s.name, Unit: s.unit, Goal: report.Goal{Ratio: s.goal}}
-	cpu := &report.Figure{Name: s.name + ", server CPU", Unit: "µs/op", Goal: s.cpu}
-	if _, err := each(ctx, probes, b.duration/4, false); err != nil { // warm up
-		return nil, err
+	rate := &report.Figure{Name: s.name, Unit: s.unit, Goal: s.goal}
+	cpu := &report.Figure{Name: s.name + ", " + s.cpuName, Unit: "µs/op", Goal: s.cpu}
+	if s.most == 0 { // warm up, unless that takes as long as a round
+		if _, err := each(ctx, probes, b.duration/4, false); err != nil {
+			return nil, err
+		}
 	}
-	for i := range b.rounds {
+	for i := range s.rounds(b.rounds) {
 		samples, err := each(ctx, probes, b.duration, i%2 == 1)
 		if err != nil {
 			return nil, err
@@ -175,23 +186,30 @@ func (b *bench) measure(ctx context.Context, s subject) (figures []*report.Figur
 	return []*report.Figure{rate}, nil
 }
 
+func (s *subject) rounds(asked int) int {
+	if s.most > 0 {
+		return min(s.most, asked)
+	}
+	return asked
+}
+
 // add puts a round's samples, the probe's last, into the figures.
 func (s *subject) add(rate, cpu *report.Figure, samples []sample) {
 	own := &samples[len(samples)-1]
-	rates := make([]float64, len(s.floors))
-	for i := range rates {
-		rates[i] = samples[i].rate
+	values := make([]float64, len(s.floors))
+	for i := range values {
+		values[i] = samples[i].value
 	}
-	round := report.Round{Value: own.rate}
+	round := report.Round{Value: own.value}
 	if s.predict != nil {
-		round.Floor = s.predict(rates)
+		round.Floor = s.predict(values)
 	}
 	rate.Rounds = append(rate.Rounds, round)
 	rate.Latency.Add(&own.latency)
 	cpu.Rounds = append(cpu.Rounds, report.Round{Value: own.cpu, Floor: samples[0].cpu})
 }
 
-func open(ctx context.Context, makers []func(context.Context) (probe, error)) (probes []probe, err error) {
+func open(ctx context.Context, makers []maker) (probes []probe, err error) {
 	for _, newProbe := range makers {
 		p, err := newProbe(ctx)
 		if err != nil {

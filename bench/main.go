@@ -5,7 +5,8 @@
 //	go run ./bench load     loads any server and tells rate and latency
 //
 // The server under test is a keywrightd process of its own, with the shipped
-// configuration on a SoftHSM2 token; so are the floors' servers.
+// configuration on a SoftHSM2 token; so are the floors' servers. What was promised
+// as such, in place of a ratio, is measured by the benchmarks beside the packages.
 package main
 
 import (

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,7 @@ func TestUsage(t *testing.T) {
 		"argument":           {[]string{"-rounds", "1", "more"}, "no flag"},
 		"bad expression":     {[]string{"-run", "("}, "-run"},
 		"no rounds":          {[]string{"-rounds", "0"}, "-rounds"},
+		"no log":             {[]string{"-entries", "0"}, "-entries"},
 		"no time":            {[]string{"-duration", "0s"}, "-duration"},
 		"load, no namespace": {[]string{"load", "-key", "k"}, "-namespace"},
 		"load, no key":       {[]string{"load", "-namespace", "n"}, "-key"},
@@ -64,7 +66,8 @@ func TestFigures(t *testing.T) {
 	softhsmtest.NeedModule(t)
 	t.Chdir("..") // where keywrightd is built
 	out := t.TempDir()
-	code, stdout, stderr := runBench(t, "-duration", "40ms", "-rounds", "2", "-out", out)
+	const entries = 20_000
+	code, stdout, stderr := runBench(t, "-duration", "40ms", "-rounds", "2", "-entries", fmt.Sprint(entries), "-out", out)
 	if code != exitOK {
 		t.Fatalf("exit %d\n%s", code, stderr)
 	}
@@ -81,20 +84,21 @@ func TestFigures(t *testing.T) {
 	if err := json.Unmarshal(text, &rows); err != nil {
 		t.Fatal(err)
 	}
+	subjects := (&bench{figureOptions: figureOptions{entries: entries}}).subjects()
 	seen := 0
-	for _, s := range (&bench{}).subjects() {
+	for _, s := range subjects {
 		for _, r := range rows {
 			if r.Name != s.name {
 				continue
 			}
 			seen++
-			if r.Value <= 0 || (s.goal > 0) != (r.Goal != nil) || (s.predict != nil) != (r.Ratio != nil) || !strings.Contains(stdout, s.name) {
+			if r.Value <= 0 || (s.goal.Ratio > 0) != (r.Goal != nil) || (s.predict != nil) != (r.Ratio != nil) || !strings.Contains(stdout, s.name) {
 				t.Errorf("%+v", r)
 			}
 		}
 	}
-	if seen != len((&bench{}).subjects()) {
-		t.Errorf("%d of %d figures in the report:\n%s", seen, len((&bench{}).subjects()), stdout)
+	if seen != len(subjects) {
+		t.Errorf("%d of %d figures in the report:\n%s", seen, len(subjects), stdout)
 	}
 }
 

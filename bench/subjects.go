@@ -23,7 +23,11 @@ const (
 const opsPerSecond, itemsPerSecond = "ops/s", "items/s"
 
 // cpuGoal bounds the server's processor time per call against the no-op server's.
-var cpuGoal = report.Goal{Ratio: 1.25, AtMost: true}
+var cpuGoal = atMost(1.25)
+
+func atLeast(ratio float64) report.Goal { return report.Goal{Ratio: ratio} }
+
+func atMost(ratio float64) report.Goal { return report.Goal{Ratio: ratio, AtMost: true} }
 
 // subjects are the figures, those over plaintext first, so that the server is
 // started anew only once.
@@ -33,18 +37,19 @@ func (b *bench) subjects() []subject {
 	batch.Batch = batchSize
 	const plain, secure = true, false
 	cores := runtime.GOMAXPROCS(0)
-	return []subject{
+	subjects := []subject{
 		b.against("gRPC Encrypt 32 B", 0.90, b.grpc, encrypt, plain),
 		b.against("gRPC Decrypt 32 B", 0.90, b.grpc, decrypt, plain),
 		b.against("REST encrypt 32 B", 0.85, b.rest, encrypt, plain),
-		{name: "gRPC Batch of 100 × 32 B, to unary Encrypt", unit: itemsPerSecond, goal: 20, predict: first,
+		{name: "gRPC Batch of 100 × 32 B, to unary Encrypt", unit: itemsPerSecond, goal: atLeast(20), predict: first,
 			probe: b.grpc(batch, plain, false), floors: probes(b.grpc(encrypt, plain, false))},
-		{name: "gRPC Batch of 100 × 32 B, to the bare cipher", unit: itemsPerSecond, goal: 1.0 / 2.9, predict: first,
+		{name: "gRPC Batch of 100 × 32 B, to the bare cipher", unit: itemsPerSecond, goal: atLeast(1.0 / 2.9), predict: first,
 			probe: b.grpc(batch, plain, false), floors: probes(bare(floor.Seal("XAES_256_GCM", payload), cores))},
 		{name: "gRPC Batch of 100 × 32 B, to the echo", unit: itemsPerSecond, predict: first,
 			probe: b.grpc(batch, plain, false), floors: probes(b.grpc(batch, plain, true))},
-		{name: "gRPC Sign ECDSA P-256, to echo + bare signature", unit: opsPerSecond, goal: 0.90, predict: together,
+		{name: "gRPC Sign ECDSA P-256, to echo + bare signature", unit: opsPerSecond, goal: atLeast(0.90), predict: together,
 			probe: b.grpc(sign, plain, false), floors: probes(b.grpc(sign, plain, true), bare(floor.Sign("ECDSA_P256_SHA256", payload), cores))},
+		b.auditPart(encrypt, plain),
 		b.against("gRPC Encrypt 32 B, TLS", 0.92, b.grpc, encrypt, secure),
 		b.against("gRPC Decrypt 32 B, TLS", 0.92, b.grpc, decrypt, secure),
 		b.against("REST encrypt 32 B, TLS", 0.85, b.rest, encrypt, secure),
@@ -53,25 +58,24 @@ func (b *bench) subjects() []subject {
 		{name: "bare ECDSA P-256 signature, one core", unit: opsPerSecond, probe: bare(floor.Sign("ECDSA_P256_SHA256", payload), 1)},
 		{name: "bare fsync of 256 B", unit: opsPerSecond, probe: func(context.Context) (probe, error) { return fsync{b.dir}, nil }},
 	}
+	return append(append(subjects, b.promised()...), b.inHSM()...)
 }
 
 func work(operation, key string) load.Work {
 	return load.Work{Operation: operation, Namespace: rig.Namespace, Key: key, Payload: payload}
 }
 
-type maker = func(context.Context) (probe, error)
-
 func probes(makers ...maker) []maker { return makers }
 
 // against is an operation beside the same call to the no-op server, with the
 // server's processor time.
 func (b *bench) against(name string, goal float64, protocol func(load.Work, bool, bool) maker, w load.Work, plaintext bool) subject {
-	return subject{name: name, unit: opsPerSecond, goal: goal, cpu: cpuGoal, predict: first,
+	return subject{name: name, unit: opsPerSecond, goal: atLeast(goal), cpu: cpuGoal, cpuName: "server CPU", predict: first,
 		probe: protocol(w, plaintext, false), floors: probes(protocol(w, plaintext, true))}
 }
 
 // first takes the only floor as it is.
-func first(rates []float64) float64 { return rates[0] }
+func first(values []float64) float64 { return values[0] }
 
 // together is the rate of doing one thing after the other.
 func together(rates []float64) float64 {
@@ -97,7 +101,7 @@ func (c *calls) measure(ctx context.Context, d time.Duration) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	s := sample{rate: result.Rate() * c.items, latency: result.Latency}
+	s := sample{value: result.Rate() * c.items, latency: result.Latency}
 	if after, err := stat.CPUTime(c.pid); err == nil && beforeErr == nil {
 		s.cpu = float64((after - before).Microseconds()) / (float64(result.Latency.Count()) * c.items)
 	}
@@ -171,7 +175,7 @@ func (l loop) close() error { return nil }
 
 func (l loop) measure(ctx context.Context, d time.Duration) (sample, error) {
 	rate, err := floor.Loop(ctx, d, l.goroutines, l.newCall)
-	return sample{rate: rate}, err
+	return sample{value: rate}, err
 }
 
 // fsync is the probe of the disk below a folder.
@@ -181,5 +185,5 @@ func (f fsync) close() error { return nil }
 
 func (f fsync) measure(ctx context.Context, d time.Duration) (sample, error) {
 	result, err := floor.Fsync(ctx, f.dir, d)
-	return sample{rate: result.Rate(), latency: result.Latency}, err
+	return sample{value: result.Rate(), latency: result.Latency}, err
 }

@@ -19,12 +19,13 @@ trap finish EXIT
 trap 'printf "    FAILED: line %s: %s\n" "$LINENO" "$BASH_COMMAND" >&2' ERR
 trap 'exit 130' INT TERM
 cd "$work"
-need keywright keywrightd go curl openssl cmp base64 split
+need keywright keywrightd go curl openssl cmp base64 split python3
+export KEYWRIGHT_STATE_DIR=$work/state
 
 heading "A server over a PKCS#11 token" "a root key is made in the token; no key is ever in a file in the clear"
 start_server
 export KEYWRIGHT_CONFIG=$home/keywright.yaml
-keywright status | grep -E '^(HSM|Token|Root key|Audit signer) '
+keywright status | grep -E '^(HSM|Token|Root key|Audit key) '
 ok "$(keywright whoami | sed -n 's/^Principal *//p') is the administrator"
 
 heading "Keys, a policy and a token" "who manages keys cannot use them; an application can use them and cannot manage them"
@@ -129,6 +130,52 @@ app verify demo/release --in "$signed" --signature signature >/dev/null
 refused 1 app verify demo/release --in signed.bad --signature signature
 ok "$(wc -c <"$signed") bytes signed; another file is refused by both"
 
+heading "A key that never leaves the token" "made there, used there, rotated and destroyed there; OpenSSL verifies what it signs"
+keywright key create demo/vault --algorithm ECDSA_P256_SHA256 --protection hsm >/dev/null
+keywright key describe demo/vault --version 1 | tee described
+grep -q '^Origin  *LOCAL, NEVER_EXTRACTABLE, ALWAYS_SENSITIVE$' described || fail "the token does not say that the key was made there and never can leave"
+app sign demo/vault --in text --out vault.1 2>/dev/null
+keywright key public-key demo/vault >vault.pem
+openssl dgst -sha256 -verify vault.pem -signature vault.1 text
+keywright key rotate demo/vault >/dev/null
+app sign demo/vault --in text --out vault.2 2>/dev/null
+app verify demo/vault --in text --signature vault.1 --version 1 >/dev/null
+app verify demo/vault --in text --signature vault.2 --version 2 >/dev/null
+keywright key destroy demo/vault --version 1 --delay 0s --yes >/dev/null
+until keywright key describe demo/vault --version 1 -o json | tee described | grep -q '"state": *"DESTROYED"' && ! grep -q removing described; do sleep 0.2; done
+refused 6 app verify demo/vault --in text --signature vault.1 --version 1
+app verify demo/vault --in text --signature vault.2 --version 2 >/dev/null
+keywright audit list --action RemoveTokenKey --limit 1
+ok "version 1 is gone from the token, version 2 signs"
+
+heading "Bring your own key" "made by OpenSSL, wrapped here to a key in the HSM; both sign with it"
+openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out own.pem 2>/dev/null || openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out own.pem 2>/dev/null
+openssl pkey -in own.pem -pubout -out own.public
+for protection in software hsm; do
+  keywright key import demo/own-$protection --algorithm ECDSA_P256_SHA256 --from own.pem --protection $protection | grep -E '^(Key|Protection|Material) '
+  app sign demo/own-$protection --in text --out own.signature 2>/dev/null
+  openssl dgst -sha256 -verify own.public -signature own.signature text
+done
+openssl dgst -sha256 -sign own.pem -out own.signature text
+app verify demo/own-hsm --in text --signature own.signature >/dev/null
+refused 2 keywright key import demo/wrong --algorithm ECDSA_P384_SHA384 --from own.pem
+ok "the key is the same inside and outside; a key on another curve is refused"
+
+heading "Kill the worker" "the process that holds the PKCS#11 library dies again and again; keys in memory do not notice"
+./client -addr "$grpc" -ca-file "$home/tls/ca.pem" -token-file app.token -namespace demo -key archive -journal worker.journal load >worker.load & jobs=($!)
+until [ -s worker.journal ]; do sleep 0.1; done
+for round in 1 2 3; do
+  cp -a "$home/token" "worker.token.$round"
+  kill -KILL "$(pgrep -P "$server" -f hsm-worker)"
+  until app sign demo/vault --in text --out vault.signature 2>/dev/null; do sleep 0.1; done
+  rm vault.signature
+done
+kill -TERM "${jobs[0]}"
+wait "${jobs[0]}" || fail "a call for a software key failed while workers were killed"
+jobs=()
+say "$(cat worker.load) encryptions under a software key meanwhile, none failed"
+ok "3 workers killed, each replaced; the token's keys sign again"
+
 heading "Wrap a data key" "for programs that encrypt by themselves: keep the wrapped key beside the data"
 app datakey demo/records --out datakey.wrapped --plaintext-out datakey >/dev/null
 same_after datakey app decrypt demo/records --in datakey.wrapped --out datakey.out
@@ -146,6 +193,46 @@ refused 4 app key rotate demo/records
 refused 4 keywright --config /dev/null --addr "$grpc" --ca-file "$home/tls/ca.pem" status
 cat stranger.refusal
 ok "the stranger, the administrator and the nameless may not use it, the application may not rotate it"
+
+heading "Explain" "why somebody was refused, what would change it, and who may"
+refusal=$(keywright audit search --principal 'Token::"stranger"' --action Encrypt -n demo --key records --limit 1 | awk '{print $1}')
+keywright policy explain --entry "$refusal" >explained
+cat explained
+grep -q 'no policy permits' explained || fail "the explanation does not say that no policy permits it"
+keywright policy explain demo/records --principal 'Token::"app"' --action Encrypt | grep -q app || fail "the policy that permits is not named"
+keywright policy who demo/records Decrypt | tee who
+grep -q 'Token::"app"' who || fail "the application is not among those who may decrypt"
+! grep -q stranger who || fail "the stranger is among those who may decrypt"
+cat >cases <<'CASES'
+- {name: the application encrypts, principal: 'Token::"app"', action: Encrypt, resource: demo/records, expect: allow}
+- {name: the stranger does not, principal: 'Token::"stranger"', action: Encrypt, resource: demo/records, expect: deny}
+- {name: the administrator does not, principal: 'User::"local:CN=admin"', action: Decrypt, resource: demo/records, expect: deny}
+CASES
+keywright policy test cases
+echo 'permit (principal == Token::"stranger", action == Action::"Encrypt", resource in Namespace::"demo");' >wider
+refused 1 keywright policy test cases --change demo/wider=wider
+keywright policy diff --change demo/wider=wider | tee differs
+grep -q stranger differs || fail "the diff does not show the stranger's refusals"
+ok "explained, tested and compared, without changing anything"
+
+heading "Revoke" "a token is taken back with all that was made with it, at once"
+keywright policy put demo/maker >/dev/null <<'CEDAR'
+permit (principal == Token::"batch", action in [Action::"encrypter", Action::"decrypter"], resource in Namespace::"demo");
+CEDAR
+keywright policy put maker >/dev/null <<'CEDAR'
+permit (principal == Token::"batch", action == Action::"CreateToken", resource);
+CEDAR
+keywright token create batch --out batch.token 2>/dev/null
+keywright --token-file batch.token token create batch --action encrypter --resource demo/records --ttl 10m --out child.token 2>/dev/null
+keywright --token-file child.token encrypt demo/records --in text --out none
+rm none
+refused 4 keywright --token-file child.token decrypt demo/records --in text.new --out none
+refused 4 keywright --token-file child.token encrypt demo/ledger --in text --out none
+refused 2 keywright --token-file batch.token token create batch --ttl 23h
+keywright token revoke "$(keywright --token-file batch.token whoami -o json | sed -n 's/.*"tokenId": *"\([0-9a-f]*\)".*/\1/p')" >/dev/null
+refused 4 keywright --token-file batch.token encrypt demo/records --in text --out none
+refused 4 keywright --token-file child.token encrypt demo/records --in text --out none
+ok "the child could do less than its parent, and ended with it"
 
 heading "Kill the server" "SIGKILL in the middle of rotations and encryptions; nothing acknowledged is lost"
 touch journal rotations
@@ -185,6 +272,74 @@ audited='"phase":"outcome",.*"action":"RotateKey","namespace":"demo","key":"ledg
 [ "$(grep -c '"outcome":"PERMISSION_DENIED"' audit.json)" -ge 5 ] || fail "denials without a line"
 ! grep -qF -e 'attack at dawn' -e "$(base64 <text)" -e "$(cat app.token)" audit.json || fail "the log holds a plaintext or a token"
 ok "each acknowledged operation has its line; no plaintext and no token is among them"
+
+heading "Rekey" "a new secret for the namespace; all keys are sealed anew under load, and no call fails"
+./client -addr "$grpc" -ca-file "$home/tls/ca.pem" -token-file app.token -namespace demo -key ledger -journal journal load >load.rekey & jobs=($!)
+until_encrypting
+keywright namespace rekey demo --wait >/dev/null
+kill -TERM "${jobs[0]}"
+wait "${jobs[0]}" || fail "a call failed while the namespace was rekeyed"
+jobs=()
+keywright namespace describe demo
+checked=$(client -key ledger -journal journal check)
+say "$(cat load.rekey) encryptions during the rekey; all ${checked% *} of the journal decrypt"
+same_after file app decrypt demo/records --in file.cli --out file.out
+ok "the old secret is gone from the store"
+
+heading "Prove" "an entry, and that it is in the log that the HSM signed; checked without the server"
+sleep 1.5 # uses are signed within about a second
+cp -a "$home/audit" audit.older
+app decrypt demo/records --in text.new --out text.out
+entry=$(keywright audit search --principal 'Token::"app"' --action Decrypt -n demo --key records --outcome OK --limit 1 | awk '{print $1}')
+sleep 1.5
+keywright audit prove "$entry" --out decrypt.proof
+keywright audit checkpoint --out kept.checkpoint
+vkey=$(keywright audit checkpoint 2>&1 >/dev/null | sed -n 's/.*signed by \([^;]*\);.*/\1/p')
+keywright audit check-proof decrypt.proof --key "$vkey"
+sed 's/^index .*/index 1/' decrypt.proof >false.proof
+refused 1 keywright audit check-proof false.proof --key "$vkey"
+ok "entry $entry is proved by $(wc -c <decrypt.proof) bytes"
+
+heading "Stop, and verify the log offline" "by the command line and by a second verifier, which shares no code with it"
+stop_server
+log=$home/audit
+keywright audit verify "$log" --key "$vkey" --checkpoint kept.checkpoint
+python3 "$root/docs/verify_audit.py" "$log" --key "$vkey" --checkpoint kept.checkpoint
+ok "both say that the log is what was signed"
+
+heading "Tamper with copies of the log" "one byte changed, an end cut off: both verifiers name the entry"
+victim=$((entry / 2))
+cp -a "$log" changed
+segment=$(ls changed/*.jsonl | head -n 1)
+sed -i "$((victim + 1))s/\"outcome\":\"./\"outcome\":\"X/;$((victim + 1))s/\"phase\":\"i/\"phase\":\"X/" "$segment"
+! cmp --silent "$segment" "$log/$(basename "$segment")" || fail "nothing was changed"
+refused 1 keywright audit verify changed --key "$vkey"
+grep "entry $victim" refusal || fail "the changed entry is not named: $(cat refusal)"
+! python3 "$root/docs/verify_audit.py" changed --key "$vkey" >second || fail "the second verifier finds nothing"
+grep "entry $victim" second || fail "the second verifier does not name it: $(cat second)"
+keywright audit verify audit.older --key "$vkey" >/dev/null # cut at a checkpoint, it is whole in itself
+lines=$(cat audit.older/*.jsonl | wc -l)
+refused 1 keywright audit verify audit.older --key "$vkey" --checkpoint kept.checkpoint
+grep "entry $lines" refusal || fail "the cut is not named: $(cat refusal)"
+! python3 "$root/docs/verify_audit.py" audit.older --key "$vkey" --checkpoint kept.checkpoint >second || fail "the second verifier finds nothing"
+grep "entry $lines" second || fail "the second verifier does not name it: $(cat second)"
+ok "entry $victim was changed, and from entry $lines on the log is missing"
+
+heading "Put the store back" "to an older copy: the start is refused, by name of the first change that is missing"
+cp -a "$home/store" store.older
+start_server
+keywright key disable demo/records --version 1 --yes >/dev/null
+stop_server
+mv "$home/store" store.newer
+cp -a store.older "$home/store"
+if start_server; then fail "the server started with an older store"; else code=$?; fi
+[ "$code" = 14 ] || fail "exit code $code instead of 14"
+grep -h 'DisableVersion demo/records version 1' server.log | tail -n 1
+rm -rf "$home/store"
+mv store.newer "$home/store"
+start_server
+refused 6 app decrypt demo/records --in text.cli --out none --context tenant=acme
+ok "with the right store it starts, and the version is still disabled"
 
 heading "Stop" "SIGTERM lets requests finish"
 stop_server

@@ -136,6 +136,17 @@ rotate_until_gone() {
   [ "$code" = 5 ] || { cat rotate.err >&2; return 1; } # 5: the server is away
 }
 
+# until_encrypting waits until an encryption more was acknowledged.
+until_encrypting() {
+  local try encrypted
+  encrypted=$(wc -l <journal)
+  for ((try = 0; try < 300; try++)); do
+    if [ "$(wc -l <journal)" -gt "$encrypted" ]; then return; fi
+    sleep 0.1
+  done
+  fail "nothing was acknowledged within half a minute"
+}
+
 # until_under_load waits until an encryption and a rotation more were acknowledged.
 until_under_load() {
   local try encrypted rotated

@@ -41,7 +41,8 @@ func (j *journal) add(line acknowledged) error {
 	return j.encoder.Encode(line)
 }
 
-// load encrypts until the server is gone. Any other end is an error.
+// load encrypts until the server is gone, or SIGTERM ends it. A call that fails
+// for any other reason is an error.
 func (a application) load(ctx context.Context, out io.Writer) error {
 	file, err := os.OpenFile(a.journal, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -65,8 +66,8 @@ func (a application) loadUntilGone(ctx context.Context, j *journal) error {
 	for {
 		line := acknowledged{Plaintext: []byte(rand.Text())}
 		response, err := a.crypto.Encrypt(ctx, &keywrightv1.EncryptRequest{Namespace: a.namespace, Key: a.key, Plaintext: line.Plaintext})
-		if status.Code(err) == codes.Unavailable {
-			return nil
+		if status.Code(err) == codes.Unavailable || ctx.Err() != nil {
+			return nil //nolint:nilerr // this is how it is meant to end
 		}
 		if err != nil {
 			return err

@@ -6,7 +6,7 @@
 //
 //	encrypt  standard input, in pieces, to standard output
 //	decrypt  what encrypt wrote
-//	load     encrypts short records until the server is gone, noting in -journal
+//	load     encrypts short records until the server is gone or SIGTERM ends it, noting in -journal
 //	         each one that was acknowledged
 //	check    decrypts and compares all that the journal holds
 package main
@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -31,7 +32,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "client:", err)

@@ -22,7 +22,7 @@ type Goal struct {
 }
 
 // Round is one measurement of a subject and, where there is one, of its floor
-// right before or after it.
+// right before or after it; or what was promised, in the place of a floor.
 type Round struct{ Value, Floor float64 }
 
 // Figure is one row of the report.
@@ -145,6 +145,8 @@ func amount(v *float64) string {
 	switch {
 	case v == nil:
 		return none
+	case *v < 1:
+		return fmt.Sprintf("%.3f", *v)
 	case *v < 100:
 		return fmt.Sprintf("%.1f", *v)
 	default:
