@@ -29,7 +29,7 @@ run: softhsm build ## install SoftHSM2 if it is missing, then serve from .keywri
 	bin/keywrightd dev --dir $(DEV_DIR)
 
 .PHONY: demo
-demo: softhsm build ## do the main job on real input against a real server and token
+demo: softhsm python build ## do the main job on real input against a real server and token
 	bash bench/demo/demo.sh
 
 .PHONY: build
@@ -38,13 +38,24 @@ build: ## build bin/keywright (without cgo) and bin/keywrightd
 	CGO_ENABLED=1 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/keywrightd ./cmd/keywrightd
 
 .PHONY: test
-test: softhsm ## run all tests under the race detector (under 10 minutes on 2 cores)
-	go test -race -timeout 10m ./...
+test: softhsm nss python ## run all tests under the race detector (some 10 minutes on 2 cores)
+	@# Without the cache, whose log of files the test of a full disk cannot write.
+	go test -race -count=1 -timeout 20m ./...
+	cd kms/audit/publish/interop && go test ./...
+	cd hsm/interop && go test -count=1 ./...
 	@# What the race detector makes meaningless: allocations, sizes, a million rounds.
-	go test -run 'Allocations|MemorySize|XAESAccumulated' ./keyring ./kms ./kms/audit ./kms/policy
+	go test -run 'Allocations|MemorySize|XAESAccumulated|FloodOfTampered' ./hsm ./keyring ./kms ./kms/audit ./kms/policy
+
+.PHONY: hsm-all
+hsm-all: softhsm build ## run the HSM suite on all kinds of devices, and print what each can do
+	@.ci/devices bin/keywrightd
 
 .PHONY: check
 check: generated format tidy layers vet lint staticcheck vulnerabilities test ## check everything that CI checks, tests included
+
+.PHONY: faults
+faults: softhsm ## make the HSM fail in every way, and print what was observed of each fault
+	@.ci/faults
 
 .PHONY: fuzz
 fuzz: softhsm ## run every fuzz target for FUZZTIME (20s)
@@ -59,7 +70,7 @@ generate: ## make the Go and OpenAPI files anew from proto
 	cd proto && $(BUF) generate
 
 # The parts of check, each of which can run alone.
-.PHONY: generated format tidy layers vet lint staticcheck vulnerabilities softhsm
+.PHONY: generated format tidy layers vet lint staticcheck vulnerabilities softhsm nss python
 
 generated:
 	@$(BUF) lint proto
@@ -89,3 +100,9 @@ vulnerabilities:
 
 softhsm:
 	@.ci/softhsm
+
+nss:
+	@.ci/nss
+
+python:
+	@.ci/python
