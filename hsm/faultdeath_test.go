@@ -18,7 +18,7 @@ func deathFaults() []fault {
 	}
 	stays := func(name string, begin func(*rig)) fault {
 		f := dies(name, begin)
-		f.want, f.class, f.health = hsm.ErrUnavailable, hsm.ClassDevice, fallsSick
+		f.want, f.class, f.health, f.prepare = hsm.ErrUnavailable, hsm.ClassDevice, fallsSick, hurried
 		return f
 	}
 	always := func(do hsmtest.Action, functions ...string) func(*rig) {

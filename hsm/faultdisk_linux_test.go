@@ -46,6 +46,7 @@ func TestFaultFullDiskBelowTheToken(t *testing.T) {
 				t.Errorf("what is left of a key cannot be removed: %v", err)
 			}
 		}
+		r.probes.end()    // before there is another service
 		r.unclosed = true // twice
 		if err := r.Close(); err != nil {
 			t.Error(err)

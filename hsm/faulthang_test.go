@@ -19,14 +19,14 @@ func hangFaults() []fault {
 	hang := func(functions ...string) func(*rig) { return inject(hsmtest.Fault{Do: hsmtest.Hang}, functions...) }
 	away := func(name string, begin func(*rig)) fault {
 		return fault{name: name, begin: begin, want: hsm.ErrUnavailable, class: hsm.ClassDevice, or: hsm.ErrExhausted,
-			health: fallsSick, logins: loginsOfRecovery, killed: true}
+			health: fallsSick, logins: loginsOfRecovery, killed: true, prepare: hurried}
 	}
 	return []fault{
 		away("decryption hangs", hang("C_Decrypt")),
 		away("everything hangs", func(r *rig) { r.module.InjectAll(hsmtest.Fault{Do: hsmtest.Hang}) }),
 		away("login hangs after a lost login", together(hang("C_Login"), func(r *rig) { r.module.Logout(1) })),
 		{name: "one signature hangs", begin: inject(hsmtest.Fault{Do: hsmtest.Hang, Times: 1}, "C_Sign"),
-			call: (*rig).hungOnce, beside: (*rig).unwrap, health: mayVary, logins: loginsOfRecovery, killed: true},
+			call: (*rig).hungOnce, beside: (*rig).unwrap, health: mayVary, logins: loginsOfRecovery, killed: true, prepare: hurried},
 	}
 }
 
@@ -47,7 +47,7 @@ func TestFaultHangDuringShutdown(t *testing.T) {
 	for name, function := range map[string]string{"a call": "C_Decrypt", "closing a session": "C_CloseSession", "C_Finalize": "C_Finalize"} {
 		t.Run(name, func(t *testing.T) {
 			eachWay(t, func(t *testing.T, w way) {
-				r := newRig(t, w, nil)
+				r := newRig(t, w, hurried)
 				r.probes.end()
 				r.module.Inject(function, hsmtest.Fault{Do: hsmtest.Hang})
 				var caller error
@@ -82,7 +82,7 @@ func TestFaultHangDuringShutdown(t *testing.T) {
 // The token is opened while a login hangs: Open gives up in time, the PIN was tried
 // once, and nothing is left once the login answers.
 func TestFaultHangAtOpen(t *testing.T) {
-	r := newRig(t, inProcess, nil)
+	r := newRig(t, inProcess, hurried)
 	r.probes.end()
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func TestFaultHangAtOpen(t *testing.T) {
 // Hung calls keep their threads until the module lets them go, and no longer: many
 // rounds need no more threads than one.
 func TestFaultHangsLeaveNoThreads(t *testing.T) {
-	r := newRig(t, inProcess, nil)
+	r := newRig(t, inProcess, hurried)
 	r.probes.end()
 	round := func() int {
 		r.module.Inject("C_Sign", hsmtest.Fault{Do: hsmtest.Hang})
@@ -144,7 +144,7 @@ func TestFaultHangsLeaveNoThreads(t *testing.T) {
 // Every place of the pool is taken by a call that hangs: others are told so in time,
 // and nobody waits longer than the own deadline.
 func TestFaultPoolExhausted(t *testing.T) {
-	r := newRig(t, inProcess, func(_ *hsmtest.Module, c *hsm.Config) { c.MaxSessions = 2 })
+	r := newRig(t, inProcess, func(_ *hsmtest.Module, c *hsm.Config) { c.MaxSessions, c.Timeout = 2, faultTimeout })
 	r.probes.end()
 	r.module.Inject("C_GenerateRandom", hsmtest.Fault{Do: hsmtest.Hang})
 	var wg sync.WaitGroup

@@ -16,12 +16,8 @@ import (
 	"github.com/keywright/keywright/softhsm/softhsmtest"
 )
 
-// restartTimeout bounds calls that wait for the start of a worker, which takes long
-// with the race detector on a busy machine.
-const restartTimeout = 5 * time.Second
-
 // truthWithin is how long health may take to tell the truth.
-const truthWithin = 5 * time.Second
+const truthWithin = slower * 5 * time.Second
 
 // health is what a fault does to it.
 type health int
@@ -47,6 +43,8 @@ type fault struct {
 	beside func(*rig) error // goes on meanwhile, if anything does
 	health health
 
+	prepare func(*hsmtest.Module, *hsm.Config)
+
 	deadly  bool // the process that has the module dies
 	killed  bool // a worker is killed, or dies, and is replaced
 	made    int  // objects that the calls make, and that stay
@@ -58,10 +56,10 @@ func TestFaultMatrix(t *testing.T) {
 	for _, f := range slicesOfFaults() {
 		t.Run(f.name, func(t *testing.T) {
 			if f.deadly { // in process it is the end of the server: the reason why there are workers
-				f.run(newRig(t, throughWorker, func(_ *hsmtest.Module, c *hsm.Config) { c.Timeout = restartTimeout }))
+				f.run(newRig(t, throughWorker, f.prepare))
 				return
 			}
-			eachWay(t, func(t *testing.T, w way) { f.run(newRig(t, w, nil)) })
+			eachWay(t, func(t *testing.T, w way) { f.run(newRig(t, w, f.prepare)) })
 		})
 	}
 }
@@ -372,7 +370,7 @@ func sessionFaults() []fault {
 		{name: "external logout", begin: func(r *rig) { r.module.Logout(1) }, call: (*rig).all, logins: 1},
 		{name: "session limit of the token",
 			begin: together(func(r *rig) { r.module.LimitSessions(1) }, loseSessions),
-			want:  hsm.ErrExhausted, class: hsm.ClassExhausted, health: mayVary},
+			want:  hsm.ErrExhausted, class: hsm.ClassExhausted, health: mayVary, prepare: hurried},
 	}
 }
 
@@ -423,7 +421,7 @@ func objectFaults() []fault {
 			begin: together(func(r *rig) { r.elsewhere().namesake(r.root) }, forgetHandles),
 			made:  1},
 		{name: "token full", begin: make(hsmtest.Refuse, pkcs11.CKR_DEVICE_MEMORY, 0, "C_GenerateKey"), call: (*rig).generate,
-			want: hsm.ErrExhausted, class: hsm.ClassExhausted, beside: (*rig).unwrap},
+			want: hsm.ErrExhausted, class: hsm.ClassExhausted, beside: (*rig).unwrap, prepare: hurried},
 		{name: "token write-protected", begin: make(hsmtest.Refuse, pkcs11.CKR_TOKEN_WRITE_PROTECTED, 0, "C_GenerateKey"), call: (*rig).generate,
 			code: pkcs11.CKR_TOKEN_WRITE_PROTECTED, class: hsm.ClassCaller, beside: (*rig).unwrap},
 	}

@@ -47,11 +47,13 @@ func TestFaultResidentKeyGeneration(t *testing.T) {
 		deadly bool
 		want   error
 		made   bool
+
+		prepare func(*hsmtest.Module, *hsm.Config)
 	}{
 		"one reply lost":         {fault: hsmtest.Fault{Do: hsmtest.Lose, Code: pkcs11.CKR_DEVICE_ERROR, Times: 1}, made: true},
 		"every reply lost":       {fault: hsmtest.Fault{Do: hsmtest.Lose, Code: pkcs11.CKR_DEVICE_ERROR}, made: true},
 		"reply lost, token away": {fault: hsmtest.Fault{Do: hsmtest.Lose, Code: pkcs11.CKR_DEVICE_ERROR}, sick: true, want: hsm.ErrUnknownOutcome, made: true},
-		"token full":             {fault: hsmtest.Fault{Do: hsmtest.Refuse, Code: pkcs11.CKR_DEVICE_MEMORY}, want: hsm.ErrExhausted},
+		"token full":             {fault: hsmtest.Fault{Do: hsmtest.Refuse, Code: pkcs11.CKR_DEVICE_MEMORY}, want: hsm.ErrExhausted, prepare: hurried},
 		"not made":               {fault: hsmtest.Fault{Do: hsmtest.Refuse, Code: pkcs11.CKR_DEVICE_ERROR}, want: hsm.ErrUnknownOutcome},
 		"SIGKILL before":         {fault: hsmtest.Fault{Do: hsmtest.Kill, Times: 1}, deadly: true, want: hsm.ErrUnknownOutcome},
 		"SIGKILL after":          {fault: hsmtest.Fault{Do: hsmtest.KillAfter, Times: 1}, deadly: true, want: hsm.ErrUnknownOutcome, made: true},
@@ -62,7 +64,7 @@ func TestFaultResidentKeyGeneration(t *testing.T) {
 				if c.deadly && !w.worker {
 					return
 				}
-				r := newRig(t, w, nil)
+				r := newRig(t, w, c.prepare)
 				r.probes.end()
 				for algorithm, function := range map[string]string{"AES_256_GCM": "C_GenerateKey", "ECDSA_P256_SHA256": "C_GenerateKeyPair"} {
 					eventually(t, r.all)

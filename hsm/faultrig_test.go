@@ -20,8 +20,15 @@ import (
 	"github.com/keywright/keywright/softhsm/softhsmtest"
 )
 
-// faultTimeout bounds a call in tests of faults, so that calls that hang end soon.
-const faultTimeout = time.Second
+// Bounds of a call in tests of faults: patience is for calls that are answered, however
+// busy the machine and its disk; faultTimeout is for calls that hang, which end soon.
+const (
+	patience     = 20 * time.Second
+	faultTimeout = time.Second
+)
+
+// hurried makes calls that hang end soon.
+func hurried(_ *hsmtest.Module, c *hsm.Config) { c.Timeout = faultTimeout }
 
 // A way is how a test reaches the token.
 type way struct {
@@ -80,7 +87,7 @@ func newRig(t *testing.T, w way, prepare func(*hsmtest.Module, *hsm.Config), mov
 	t.Helper()
 	token := softhsmtest.Token(t)
 	r := &rig{T: t, way: w, token: token, module: hsmtest.New(t, token.Module), config: configFor(token)}
-	r.config.Module, r.config.Timeout, r.config.MaxSessions = r.module.Path, faultTimeout, 8
+	r.config.Module, r.config.Timeout, r.config.MaxSessions = r.module.Path, patience, 8
 	r.config.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
 	if prepare != nil {
 		prepare(r.module, &r.config)
@@ -208,7 +215,7 @@ func (r *rig) traces() traces {
 	return traces{
 		keys:        r.keys(),
 		logins:      r.module.Calls("C_Login"),
-		goroutines:  runtime.NumGoroutine(),
+		goroutines:  goroutines(),
 		descriptors: descriptors(r),
 		sessions:    sessions,
 		inside:      r.module.Inside(),
@@ -255,6 +262,19 @@ func (r *rig) leavesNothing() {
 		}
 		return nil
 	})
+}
+
+// goroutines counts them, without those that are kept idle for the next calls, which
+// go after the device's timeout.
+func goroutines() int {
+	n := 0
+	for _, one := range bytes.Split(stacks(), []byte("\n\n")) {
+		_, top, _ := bytes.Cut(one, []byte("\n"))
+		if !bytes.HasPrefix(top, []byte("github.com/keywright/keywright/hsm/internal/wait.(*Patience).attend(")) {
+			n++
+		}
+	}
+	return n
 }
 
 func stacks() []byte {

@@ -97,7 +97,7 @@ func want(t testing.TB, err, sentinel error, class hsm.Class) {
 // eventually repeats op until it succeeds.
 func eventually(t testing.TB, op func() error) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		err := op()
 		if err == nil {

@@ -3,3 +3,5 @@
 package hsm_test
 
 const raceEnabled = false
+
+const slower = 1

@@ -25,7 +25,7 @@ import (
 )
 
 // truthWithin is how long health and metrics may take to tell the truth.
-const truthWithin = 5 * time.Second
+const truthWithin = slower * 5 * time.Second
 
 // faultSite is a server on the fault module, with a key in use.
 type faultSite struct {
@@ -80,7 +80,7 @@ func (s *faultSite) dial() {
 
 // encrypt is a hot-path call on a key that was unwrapped.
 func (s *faultSite) encrypt() error {
-	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(s.Context(), patience)
 	defer cancel()
 	_, err := pb.NewCryptoClient(s.conn).Encrypt(ctx, &pb.EncryptRequest{Namespace: "demo", Key: "first", Plaintext: []byte("x")})
 	return err
@@ -88,7 +88,7 @@ func (s *faultSite) encrypt() error {
 
 // createNamespace is a call that needs the token.
 func (s *faultSite) createNamespace(name string) error {
-	ctx, cancel := context.WithTimeout(s.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(s.Context(), patience)
 	defer cancel()
 	_, err := pb.NewNamespacesClient(s.conn).CreateNamespace(ctx, &pb.CreateNamespaceRequest{Namespace: name})
 	return err
@@ -229,7 +229,7 @@ func (f serverFault) run(s *faultSite) {
 	if f.end != nil {
 		f.end(s)
 	}
-	s.until(true, 15*time.Second)
+	s.until(true, patience)
 	s.eventually(func() error { return s.createNamespace("after") })
 	recovery := time.Since(healed)
 	served, failed := stop()
@@ -263,7 +263,7 @@ func (s *faultSite) eventually(op func() error) {
 		if err == nil {
 			return
 		}
-		if time.Since(began) > 20*time.Second {
+		if time.Since(began) > patience {
 			s.Fatalf("still failing: %v\n%s", err, s.daemon.printed())
 		}
 	}
