@@ -106,7 +106,7 @@ func (d *Device) start(label, serial string) error {
 		d.able.implied = d.profile.Uses.Is == "implied"
 		d.able.hsmIV = d.profile.GCMIV.Is == GCMIVParameter
 		c.hsmIV = d.able.hsmIV
-		if d.profile.Changes.Is == "alone" {
+		if d.profile.Changes.Is != "beside" {
 			d.module.ChangeAlone()
 		}
 		d.capabilities = d.able.capabilities()
