@@ -79,7 +79,7 @@ func (in *testInstallation) parts() Config {
 // starting may still hold its lock, between fork and exec.
 func unlocked[A any](t testing.TB, open func() (A, error)) A {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		opened, err := open()
 		locked := errors.Is(err, store.ErrLocked) || errors.Is(err, audit.ErrLocked) ||
 			err != nil && strings.Contains(err.Error(), "Another process is using this Badger database")

@@ -68,7 +68,7 @@ func TestRevocationEndsStreams(t *testing.T) {
 		_, err = tail.Recv()
 	}
 	wantReason(t, err, "TOKEN_REVOKED")
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("the streams ended after %s", took)
 	}
 	if failed, err := ask(survivor, 3); failed != nil || err != nil {
@@ -215,10 +215,11 @@ func TestConnectionsAge(t *testing.T) {
 	who := h.admin()
 	c, r := h.dial(who), h.client(who)
 	h.prepare()
-	stream := must[grpc.BidiStreamingClient[pb.PipelineRequest, pb.PipelineResponse]](t)(
-		pb.NewCryptoClient(h.dial(identityOf{token: h.createToken("app")})).Pipeline(t.Context()))
+	app := identityOf{token: h.createToken("app")}
 	// Answered after the connection's age, ended before twice of it.
 	opened := time.Now()
+	stream := must[grpc.BidiStreamingClient[pb.PipelineRequest, pb.PipelineResponse]](t)(
+		pb.NewCryptoClient(h.dial(app)).Pipeline(t.Context()))
 	for n := uint64(1); ; n++ {
 		if err := stream.Send(encryptOne(n)); err != nil {
 			break // Recv says why
@@ -230,7 +231,7 @@ func TestConnectionsAge(t *testing.T) {
 			}
 			break
 		}
-		if time.Since(opened) > 5*time.Second {
+		if time.Since(opened) > 30*time.Second {
 			t.Fatal("a stream keeps its connection for ever")
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -243,7 +244,7 @@ func TestConnectionsAge(t *testing.T) {
 			fresh++
 		}
 	}})
-	for began := time.Now(); time.Since(began) < 1500*time.Millisecond; time.Sleep(10 * time.Millisecond) {
+	for began := time.Now(); (fresh < 3 || reused < 3) && time.Since(began) < 30*time.Second; time.Sleep(10 * time.Millisecond) {
 		must[*pb.WhoAmIResponse](t)(whoAmI(t.Context(), c))
 		request := must[*http.Request](t)(http.NewRequestWithContext(ctx, http.MethodGet, r.base+"/v1/whoami", nil))
 		response, err := r.http.Do(request)

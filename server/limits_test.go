@@ -58,7 +58,7 @@ func TestAdmission(t *testing.T) {
 	slow := h.slowCall(c, "slow")
 	start := time.Now()
 	_, err := whoAmI(t.Context(), c)
-	if info, _ := details(wantStatus(t, err, codes.ResourceExhausted)); info.GetReason() != "OVERLOADED" || time.Since(start) > 5*time.Second {
+	if info, _ := details(wantStatus(t, err, codes.ResourceExhausted)); info.GetReason() != "OVERLOADED" || time.Since(start) > 30*time.Second {
 		t.Errorf("refused with %v after %s", info, time.Since(start))
 	}
 	if a := h.client(h.admin()).do("GET", "/v1/whoami", ""); a.status != http.StatusTooManyRequests {
@@ -149,7 +149,7 @@ func TestDrainIsBounded(t *testing.T) {
 	defer release()
 	slow := h.slowCall(c, "slow")
 	start := time.Now()
-	if err := h.drain(); err != nil || time.Since(start) > 5*time.Second {
+	if err := h.drain(); err != nil || time.Since(start) > 30*time.Second {
 		t.Errorf("Serve: %v after %s", err, time.Since(start))
 	}
 	if err := <-slow; err == nil {
