@@ -19,6 +19,7 @@ type loadOptions struct {
 	work        load.Work
 	tokenFile   string
 	rest        bool
+	streams     int
 	connections int
 	concurrency int
 	rate        float64
@@ -41,6 +42,7 @@ func (o *loadOptions) flags() *flag.FlagSet {
 	f.IntVar(&o.work.Batch, "batch", 0, "operations in one call; 0 sends them alone")
 	f.IntVar(&o.connections, "connections", 2, "gRPC connections")
 	f.IntVar(&o.concurrency, "concurrency", 32, "callers, evenly on the connections")
+	f.IntVar(&o.streams, "streams", 0, "send the operations through so many Pipeline streams, with -concurrency of them under way on all; 0: a call for each")
 	f.Float64Var(&o.rate, "rate", 0, "calls a second to begin, answered or not; 0: each caller waits for its answer")
 	f.DurationVar(&o.duration, "duration", 10*time.Second, "how long to call")
 	return f
@@ -58,6 +60,8 @@ func (o *loadOptions) check() error {
 		{o.connections < 1, "-connections: give at least 1"},
 		{o.concurrency < 1, "-concurrency: give at least 1"},
 		{o.rate < 0, "-rate: give 0 or more"},
+		{o.streams < 0 || o.streams > o.concurrency, "-streams: give 0 to -concurrency"},
+		{o.streams > 0 && (o.rest || o.rate > 0 || o.work.Batch > 0), "-streams goes without -rest, -rate and -batch"},
 		{o.duration <= 0, "-duration: give more than 0"},
 		{(o.target.CertFile == "") != (o.target.KeyFile == ""), "-cert-file and -key-file go together"},
 	} {
@@ -87,6 +91,9 @@ func (o *loadOptions) pool(ctx context.Context) (*load.Pool, error) {
 	if o.rest {
 		return load.REST(ctx, o.target, o.work, o.concurrency)
 	}
+	if o.streams > 0 {
+		return load.Pipeline(ctx, o.target, o.work, min(o.connections, o.streams), o.streams, o.concurrency/o.streams)
+	}
 	return load.GRPC(ctx, o.target, o.work, min(o.connections, o.concurrency), o.concurrency)
 }
 
@@ -107,16 +114,19 @@ func runLoad(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 	defer func() { err = errors.Join(err, pool.Close()) }()
 	result, err := load.Run(ctx, pool.Callers, load.Plan{Duration: o.duration, Rate: o.rate,
 		Tolerate: func(err error) bool { return errors.Is(err, load.ErrOverload) }})
-	o.print(stdout, &result)
+	o.print(stdout, &result, !pool.Windowed)
 	return err
 }
 
-func (o *loadOptions) print(w io.Writer, r *load.Result) {
+func (o *loadOptions) print(w io.Writer, r *load.Result, timed bool) {
 	fmt.Fprintf(w, "%s: %d calls answered in %.1f s, %.0f/s", o.work.Operation, r.Latency.Count(), r.Elapsed.Seconds(), r.Rate())
 	if o.work.Batch > 0 {
 		fmt.Fprintf(w, " (%.0f items/s)", r.Rate()*float64(o.work.Batch))
 	}
 	fmt.Fprintf(w, ", %d refused for want of room\n", r.Refused)
+	if !timed {
+		return
+	}
 	for _, q := range []float64{0.5, 0.9, 0.99, 0.999, 1} {
 		fmt.Fprintf(w, "  p%-5g %s\n", q*100, r.Latency.Quantile(q).Round(time.Microsecond))
 	}

@@ -46,6 +46,7 @@ func TestUsage(t *testing.T) {
 		"load, no key":       {[]string{"load", "-namespace", "n"}, "-key"},
 		"load, no payload":   {[]string{"load", "-namespace", "n", "-key", "k", "-payload", "0"}, "-payload"},
 		"load, big batch":    {[]string{"load", "-namespace", "n", "-key", "k", "-batch", "10001"}, "-batch"},
+		"load, REST streams": {[]string{"load", "-namespace", "n", "-key", "k", "-rest", "-streams", "2"}, "-streams"},
 		"load, half a pair":  {[]string{"load", "-namespace", "n", "-key", "k", "-cert-file", "c"}, "-key-file"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,7 +68,7 @@ func TestFigures(t *testing.T) {
 	t.Chdir("..") // where keywrightd is built
 	out := t.TempDir()
 	const entries = 20_000
-	code, stdout, stderr := runBench(t, "-duration", "40ms", "-rounds", "2", "-entries", fmt.Sprint(entries), "-out", out)
+	code, stdout, stderr := runBench(t, "-duration", "20ms", "-rounds", "1", "-entries", fmt.Sprint(entries), "-out", out)
 	if code != exitOK {
 		t.Fatalf("exit %d\n%s", code, stderr)
 	}
@@ -115,7 +116,7 @@ func TestLoad(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	s, err := r.Serve(t.Context(), false)
+	s, err := r.Serve(t.Context(), rig.Mode{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +142,7 @@ func TestLoad(t *testing.T) {
 		"sign":             {join(grpc, signing, "-op", "sign"), "calls answered", exitOK},
 		"verify":           {join(grpc, signing, "-op", "verify"), "calls answered", exitOK},
 		"batch":            {join(grpc, sealing, "-batch", "5"), "items/s", exitOK},
+		"pipeline":         {join(grpc, sealing, "-streams", "2"), "calls answered", exitOK},
 		"open loop":        {join(grpc, sealing, "-rate", "50"), "5 calls answered", exitOK},
 		"REST":             {join(rest, sealing), "calls answered", exitOK},
 		"REST decrypt":     {join(rest, sealing, "-op", "decrypt"), "calls answered", exitOK},
@@ -150,6 +152,7 @@ func TestLoad(t *testing.T) {
 		"wrong purpose":    {join(grpc, signing), "SIGN_VERIFY", exitFailure},
 		"wrong token":      {join(grpc, sealing, "-token-file", forged), "Unauthenticated", exitFailure},
 		"REST wrong token": {join(rest, sealing, "-token-file", forged), "401", exitFailure},
+		"pipeline, denied": {join(grpc, signing, "-streams", "2"), "SIGN_VERIFY", exitFailure},
 		"no token":         {join(grpc, []string{"-key", rig.SealingKey}), "Unauthenticated", exitFailure},
 		"no token file":    {join(grpc, sealing, "-token-file", "/nonexistent"), "token file", exitFailure},
 		"nothing there":    {join(grpc, sealing, "-addr", "127.0.0.1:1"), "does not serve", exitFailure},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keywright/keywright/bench/internal/gobench"
 	"github.com/keywright/keywright/bench/internal/load"
+	"github.com/keywright/keywright/bench/internal/rig"
 )
 
 // Where the benchmarks of the promised figures live.
@@ -80,12 +81,12 @@ func rarely(s subject, rounds int) subject {
 
 // auditPart is what an operation's line costs, all told, beside all that the
 // server does for it.
-func (b *bench) auditPart(w load.Work, plaintext bool) subject {
+func (b *bench) auditPart(w load.Work, mode rig.Mode) subject {
 	// On one core, where it makes batches of 7 lines as a server under this load does
 	// on two; on two of its own, half the lines and the writers' idling would count.
 	line := b.beside(auditPackage, gobench.Run{Name: "Append/served", CPUs: 1}, cpuPerLine)
 	return subject{name: "audit's part of server CPU per gRPC Encrypt 32 B", unit: "µs/op", goal: atMost(0.10), predict: first,
-		probe: line, floors: probes(cpuOf(b.grpc(w, plaintext, false)))}
+		probe: line, floors: probes(cpuOf(b.grpc(w, mode, false)))}
 }
 
 // constant is the probe of what needs no measuring.

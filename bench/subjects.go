@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/keywright/keywright/bench/internal/floor"
@@ -15,9 +16,12 @@ import (
 // The load of the figures.
 const (
 	payload     = 32 // bytes
+	mebibyte    = 1 << 20
 	callers     = 32
 	connections = 2 // of gRPC; REST has one for each caller
 	batchSize   = 100
+	streams     = 4
+	window      = 64 // operations under way on each stream
 )
 
 const opsPerSecond, itemsPerSecond = "ops/s", "items/s"
@@ -35,7 +39,9 @@ func (b *bench) subjects() []subject {
 	encrypt, decrypt := work("encrypt", rig.SealingKey), work("decrypt", rig.SealingKey)
 	batch, sign := work("encrypt", rig.SealingKey), work("sign", rig.SigningKey)
 	batch.Batch = batchSize
-	const plain, secure = true, false
+	big, ed25519 := work("encrypt", rig.SealingKey), work("sign", rig.Ed25519Key)
+	big.Payload = mebibyte
+	plain, secure := rig.Mode{Plaintext: true}, rig.Mode{}
 	cores := runtime.GOMAXPROCS(0)
 	subjects := []subject{
 		b.against("gRPC Encrypt 32 B", 0.90, b.grpc, encrypt, plain),
@@ -49,6 +55,11 @@ func (b *bench) subjects() []subject {
 			probe: b.grpc(batch, plain, false), floors: probes(b.grpc(batch, plain, true))},
 		{name: "gRPC Sign ECDSA P-256, to echo + bare signature", unit: opsPerSecond, goal: atLeast(0.90), predict: together,
 			probe: b.grpc(sign, plain, false), floors: probes(b.grpc(sign, plain, true), bare(floor.Sign("ECDSA_P256_SHA256", payload), cores))},
+		{name: "gRPC Sign Ed25519, to echo + bare signature", unit: opsPerSecond, goal: atLeast(0.90), predict: together,
+			probe: b.grpc(ed25519, plain, false), floors: probes(b.grpc(ed25519, plain, true), bare(floor.Sign("ED25519", payload), cores))},
+		b.against("gRPC Pipeline of 32 B, 4 streams of 64", 0.65, b.stream, encrypt, plain),
+		inUnit("MiB/s", b.against("gRPC Encrypt 1 MiB", 0.92, b.grpc, big, plain)),
+		b.delayed("gRPC Encrypt 32 B, p99 at half of saturation", encrypt, plain),
 		b.auditPart(encrypt, plain),
 		b.against("gRPC Encrypt 32 B, TLS", 0.92, b.grpc, encrypt, secure),
 		b.against("gRPC Decrypt 32 B, TLS", 0.92, b.grpc, decrypt, secure),
@@ -58,7 +69,7 @@ func (b *bench) subjects() []subject {
 		{name: "bare ECDSA P-256 signature, one core", unit: opsPerSecond, probe: bare(floor.Sign("ECDSA_P256_SHA256", payload), 1)},
 		{name: "bare fsync of 256 B", unit: opsPerSecond, probe: func(context.Context) (probe, error) { return fsync{b.dir}, nil }},
 	}
-	return append(append(subjects, b.promised()...), b.inHSM()...)
+	return slices.Concat(subjects, b.promised(), b.allocations(), b.inHSM(), b.synced(encrypt))
 }
 
 func work(operation, key string) load.Work {
@@ -69,9 +80,15 @@ func probes(makers ...maker) []maker { return makers }
 
 // against is an operation beside the same call to the no-op server, with the
 // server's processor time.
-func (b *bench) against(name string, goal float64, protocol func(load.Work, bool, bool) maker, w load.Work, plaintext bool) subject {
+func (b *bench) against(name string, goal float64, protocol func(load.Work, rig.Mode, bool) maker, w load.Work, mode rig.Mode) subject {
 	return subject{name: name, unit: opsPerSecond, goal: atLeast(goal), cpu: cpuGoal, cpuName: "server CPU", predict: first,
-		probe: protocol(w, plaintext, false), floors: probes(protocol(w, plaintext, true))}
+		probe: protocol(w, mode, false), floors: probes(protocol(w, mode, true))}
+}
+
+// inUnit tells a subject's value in another unit, of the same size.
+func inUnit(unit string, s subject) subject {
+	s.unit = unit
+	return s
 }
 
 // first takes the only floor as it is.
@@ -101,9 +118,12 @@ func (c *calls) measure(ctx context.Context, d time.Duration) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	s := sample{value: result.Rate() * c.items, latency: result.Latency}
+	s := sample{value: result.Rate() * c.items}
+	if !c.pool.Windowed {
+		s.latency = result.Latency
+	}
 	if after, err := stat.CPUTime(c.pid); err == nil && beforeErr == nil {
-		s.cpu = float64((after - before).Microseconds()) / (float64(result.Latency.Count()) * c.items)
+		s.cpu = float64(after-before) / 1e3 / (float64(result.Latency.Count()) * c.items)
 	}
 	return s, nil
 }
@@ -122,9 +142,14 @@ type side struct {
 }
 
 // grpc makes the probe of a call over gRPC, to the server or to the no-op one.
-func (b *bench) grpc(w load.Work, plaintext, noop bool) maker {
+func (b *bench) grpc(w load.Work, mode rig.Mode, noop bool) maker {
+	return b.grpcBy(callers, w, mode, noop)
+}
+
+// grpcBy is grpc with a number of callers.
+func (b *bench) grpcBy(callers int, w load.Work, mode rig.Mode, noop bool) maker {
 	return func(ctx context.Context) (probe, error) {
-		s, err := b.side(ctx, plaintext, noop, (*rig.Server).AddrGRPC, b.floor.AddrGRPC)
+		s, err := b.side(ctx, mode, noop, (*rig.Server).AddrGRPC, b.floor.AddrGRPC)
 		if err != nil {
 			return nil, err
 		}
@@ -133,10 +158,22 @@ func (b *bench) grpc(w load.Work, plaintext, noop bool) maker {
 	}
 }
 
-// rest makes the probe of a call over REST.
-func (b *bench) rest(w load.Work, plaintext, noop bool) maker {
+// stream makes the probe of operations in Pipeline streams.
+func (b *bench) stream(w load.Work, mode rig.Mode, noop bool) maker {
 	return func(ctx context.Context) (probe, error) {
-		s, err := b.side(ctx, plaintext, noop, (*rig.Server).AddrREST, b.floor.AddrREST)
+		s, err := b.side(ctx, mode, noop, (*rig.Server).AddrGRPC, b.floor.AddrGRPC)
+		if err != nil {
+			return nil, err
+		}
+		pool, err := load.Pipeline(ctx, s.Target, w, connections, streams, window)
+		return newCalls(pool, err, s.pid, w)
+	}
+}
+
+// rest makes the probe of a call over REST.
+func (b *bench) rest(w load.Work, mode rig.Mode, noop bool) maker {
+	return func(ctx context.Context) (probe, error) {
+		s, err := b.side(ctx, mode, noop, (*rig.Server).AddrREST, b.floor.AddrREST)
 		if err != nil {
 			return nil, err
 		}
@@ -147,13 +184,13 @@ func (b *bench) rest(w load.Work, plaintext, noop bool) maker {
 
 // side finds the no-op server, or starts the server under test if it does not run
 // the way that is asked for.
-func (b *bench) side(ctx context.Context, plaintext, noop bool, addr func(*rig.Server) string, noopAddr func(plaintext bool) string) (side, error) {
-	t := load.Target{Plaintext: plaintext, CAFile: b.rig.CAFile()}
+func (b *bench) side(ctx context.Context, mode rig.Mode, noop bool, addr func(*rig.Server) string, noopAddr func(plaintext bool) string) (side, error) {
+	t := load.Target{Plaintext: mode.Plaintext, CAFile: b.rig.CAFile()}
 	if noop {
-		t.Addr = noopAddr(plaintext)
+		t.Addr = noopAddr(mode.Plaintext)
 		return side{t, b.floor.PID}, nil
 	}
-	s, err := b.rig.Serve(ctx, plaintext)
+	s, err := b.rig.Serve(ctx, mode)
 	if err != nil {
 		return side{}, err
 	}

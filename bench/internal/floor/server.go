@@ -158,6 +158,24 @@ func (e echo) Batch(ctx context.Context, q *pb.BatchRequest) (*pb.BatchResponse,
 	return &pb.BatchResponse{Results: results}, nil
 }
 
+// Pipeline answers encryptions, one after another.
+func (e echo) Pipeline(stream grpc.BidiStreamingServer[pb.PipelineRequest, pb.PipelineResponse]) error {
+	for {
+		q, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		answer, err := e.Encrypt(stream.Context(), q.Operation.GetEncrypt())
+		if err != nil {
+			return err
+		}
+		result := &pb.OperationResult{Result: &pb.OperationResult_Encrypt{Encrypt: answer}}
+		if err := stream.Send(&pb.PipelineResponse{Id: q.Id, Result: result}); err != nil {
+			return err
+		}
+	}
+}
+
 // echoJSON reads and writes what the REST encrypt does, base64 included.
 func echoJSON(w http.ResponseWriter, r *http.Request) {
 	var request struct {

@@ -56,8 +56,9 @@ func (t Target) tlsConfig() (*tls.Config, error) {
 
 // Pool is callers with the connections that they share.
 type Pool struct {
-	Callers []Caller
-	close   []func() error
+	Callers  []Caller
+	Windowed bool // a Call is the next of many under way: its time is not how long it took
+	close    []func() error
 }
 
 // Close closes the connections; no caller may be calling.

@@ -32,7 +32,7 @@ func (r *Rig) furnish(ctx context.Context, addr string) (load.Token, error) {
 		return "", err
 	}
 	keys := pb.NewKeysClient(conn)
-	for name, algorithm := range map[string]string{SealingKey: "XAES_256_GCM", SigningKey: "ECDSA_P256_SHA256"} {
+	for name, algorithm := range map[string]string{SealingKey: "XAES_256_GCM", SigningKey: "ECDSA_P256_SHA256", Ed25519Key: "ED25519"} {
 		if _, err := keys.CreateKey(ctx, &pb.CreateKeyRequest{Namespace: Namespace, Key: name, Algorithm: algorithm}); err != nil {
 			return "", err
 		}

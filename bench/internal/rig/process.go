@@ -24,7 +24,7 @@ const (
 // Server is a keywrightd process that is ready.
 type Server struct {
 	grpc, rest string // host:port
-	Plaintext  bool
+	Mode       Mode
 	PID        int
 	cmd        *exec.Cmd
 	cancel     context.CancelFunc

@@ -22,6 +22,7 @@ const (
 	Namespace  = "bench"
 	SealingKey = "sealing" // XAES_256_GCM
 	SigningKey = "signing" // ECDSA_P256_SHA256
+	Ed25519Key = "ed25519" // ED25519
 	principal  = "load"
 )
 
@@ -68,16 +69,22 @@ func (r *Rig) CAFile() string { return filepath.Join(r.data(), "tls", "ca.pem") 
 // Token is the load generator's.
 func (r *Rig) Token() load.Token { return r.token }
 
-// Serve returns the server with or without TLS. One that runs the other way is
-// stopped first; one that runs already is kept.
-func (r *Rig) Serve(ctx context.Context, plaintext bool) (*Server, error) {
-	if r.current != nil && r.current.Plaintext == plaintext {
+// Mode is how the server runs; the zero value is as shipped.
+type Mode struct {
+	Plaintext bool // no TLS
+	Fsync     bool // each answer waits until its audit line is on the disk
+}
+
+// Serve returns the server in a mode. One that runs another way is stopped first;
+// one that runs already is kept.
+func (r *Rig) Serve(ctx context.Context, mode Mode) (*Server, error) {
+	if r.current != nil && r.current.Mode == mode {
 		return r.current, nil
 	}
 	if err := r.Close(); err != nil {
 		return nil, err
 	}
-	config, err := r.configure(plaintext)
+	config, err := r.configure(mode)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +92,7 @@ func (r *Rig) Serve(ctx context.Context, plaintext bool) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Plaintext, r.current = plaintext, s
+	s.Mode, r.current = mode, s
 	return s, nil
 }
 
@@ -101,7 +108,7 @@ func (r *Rig) Close() error {
 
 // configure writes a configuration that says what it must and leaves the rest as
 // shipped.
-func (r *Rig) configure(plaintext bool) (string, error) {
+func (r *Rig) configure(mode Mode) (string, error) {
 	module, err := softhsm.Find()
 	if err != nil {
 		return "", err
@@ -110,7 +117,10 @@ func (r *Rig) configure(plaintext bool) (string, error) {
 hsm: {module: %q, token_label: keywright-dev, pin: {file: %q}}
 listen: {grpc: "127.0.0.1:0", rest: "127.0.0.1:0", metrics: "127.0.0.1:0"}
 tls: {plaintext: %t}
-`, r.data(), module, filepath.Join(r.data(), "token", "pin"), plaintext)
+`, r.data(), module, filepath.Join(r.data(), "token", "pin"), mode.Plaintext)
+	if mode.Fsync {
+		text += "audit: {durability: fsync}\n"
+	}
 	path := filepath.Join(r.dir, "keywrightd.yaml")
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
