@@ -21,8 +21,8 @@ func (d *Device) connected(ctx context.Context) (*connection, error) {
 	if doubtful.live() {
 		return doubtful, nil
 	}
-	if err := d.backoff.open(); err != nil {
-		return nil, fault(ClassDevice, err)
+	if err := d.mayRecover(); err != nil {
+		return nil, err
 	}
 	c, err := wait.For(ctx, func() (*connection, error) { return d.restore(ctx, doubtful) })
 	if ctx.Err() != nil && err != nil {
@@ -41,8 +41,8 @@ func (d *Device) restore(ctx context.Context, doubtful *connection) (*connection
 	if c := d.conn.Load(); c != doubtful || c.live() {
 		return c, nil // somebody else was faster
 	}
-	if err := d.backoff.open(); err != nil {
-		return nil, fault(ClassDevice, err)
+	if err := d.mayRecover(); err != nil {
+		return nil, err
 	}
 	ctx, cancel := wait.Detached(ctx, d.config.Timeout)
 	defer cancel()
@@ -57,6 +57,20 @@ func (d *Device) restore(ctx context.Context, doubtful *connection) (*connection
 		d.config.Logger.Info("HSM connection restored", d.attrs(slog.Uint64("generation", c.Generation))...)
 	}
 	return c, nil
+}
+
+// mayRecover returns an error while the circuit is open, or once the PIN was refused:
+// whoever waited for a turn until then must not try it again. A refusal is known
+// before its recovery opens the circuit (gaveUp), so it is asked for last.
+func (d *Device) mayRecover() error {
+	paused := d.backoff.open()
+	if refused := d.health.stopped(); refused != nil {
+		return refused
+	}
+	if paused != nil {
+		return fault(ClassDevice, paused)
+	}
+	return nil
 }
 
 // replacement tries the mildest remedy first: a canary on the old connection, a
