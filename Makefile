@@ -51,7 +51,7 @@ hsm-all: softhsm build ## run the HSM suite on all kinds of devices, and print w
 	@.ci/devices bin/keywrightd
 
 .PHONY: check
-check: generated format tidy layers vet lint staticcheck vulnerabilities test ## check everything that CI checks, tests included
+check: generated format tidy layers vet lint staticcheck vulnerabilities guard test ## check everything that CI checks, tests included
 
 .PHONY: faults
 faults: softhsm ## make the HSM fail in every way, and print what was observed of each fault
@@ -64,6 +64,10 @@ fuzz: softhsm ## run every fuzz target for FUZZTIME (20s)
 .PHONY: bench
 bench: softhsm ## measure against floors in the same run, and print the report
 	go run ./bench
+
+.PHONY: guard
+guard: softhsm ## fail if the hot path allocates more, or takes longer, than its baseline
+	go run ./bench guard
 
 .PHONY: generate
 generate: ## make the Go and OpenAPI files anew from proto

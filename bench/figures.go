@@ -24,6 +24,7 @@ const (
 	defaultRounds   = 10
 	defaultDuration = 500 * time.Millisecond
 	defaultEntries  = 10_000_000
+	defaultGrowth   = 10_000
 )
 
 // figureOptions are the flags of bench.
@@ -34,6 +35,7 @@ type figureOptions struct {
 	out      string
 	binary   string
 	entries  int // of the log
+	growth   int // of keys, versions and policies, at most
 }
 
 func (o *figureOptions) flags() *flag.FlagSet {
@@ -43,13 +45,14 @@ func (o *figureOptions) flags() *flag.FlagSet {
 	f.StringVar(&o.run, "run", "", "measure only the figures whose name matches this regular expression")
 	f.StringVar(&o.out, "out", filepath.Join("bench", "out"), "folder of report.json")
 	f.IntVar(&o.entries, "entries", defaultEntries, "entries of the audit log to verify and to search; 10 million take about 5 GB of $TMPDIR")
+	f.IntVar(&o.growth, "growth", defaultGrowth, "keys, versions and policies to make at most for the curves of growth, by powers of ten; 1000000 takes about an hour")
 	f.StringVar(&o.binary, "keywrightd", "", "the server to measure (default: built from this module)")
 	return f
 }
 
 func (o *figureOptions) filter() (*regexp.Regexp, error) {
-	if o.rounds < 1 || o.duration <= 0 || o.entries < 1 {
-		return nil, fmt.Errorf("%w: -rounds, -duration and -entries must be more than 0", errUsage)
+	if o.rounds < 1 || o.duration <= 0 || o.entries < 1 || o.growth < 0 {
+		return nil, fmt.Errorf("%w: -rounds, -duration and -entries must be more than 0, -growth not less", errUsage)
 	}
 	wanted, err := regexp.Compile(o.run)
 	if err != nil {
@@ -93,6 +96,7 @@ type bench struct {
 	rig      *rig.Rig
 	floor    *floor.Process
 	binaries map[string]*gobench.Binary // by package
+	results  map[string]gobench.Result  // of benchmarks that run once, by name
 }
 
 func newBench(ctx context.Context, dir string, o figureOptions) (*bench, error) {
@@ -104,7 +108,7 @@ func newBench(ctx context.Context, dir string, o figureOptions) (*bench, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &bench{o, dir, r, f, map[string]*gobench.Binary{}}, nil
+	return &bench{o, dir, r, f, map[string]*gobench.Binary{}, map[string]gobench.Result{}}, nil
 }
 
 func (b *bench) close() error { return errors.Join(b.rig.Close(), b.floor.Close()) }

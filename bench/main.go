@@ -3,6 +3,7 @@
 //
 //	go run ./bench          first figures, as ratios to their floors
 //	go run ./bench load     loads any server and tells rate and latency
+//	go run ./bench guard    fails if the hot path is worse than bench/baseline.json
 //
 // The server under test is a keywrightd process of its own, with the shipped
 // configuration on a SoftHSM2 token; so are the floors' servers. What was promised
@@ -60,10 +61,12 @@ func dispatch(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 	switch {
 	case len(args) > 0 && args[0] == "load":
 		return runLoad(ctx, args[1:], stdout, stderr)
+	case len(args) > 0 && args[0] == "guard":
+		return runGuard(ctx, args[1:], stdout, stderr)
 	case len(args) == 3 && args[0] == floor.Command:
 		return floor.Serve(args[1], args[2], stdin, stdout)
 	case len(args) > 0 && !strings.HasPrefix(args[0], "-"):
-		return fmt.Errorf("%w: there is no command %q: give load, or flags alone for the figures", errUsage, args[0])
+		return fmt.Errorf("%w: there is no command %q: give load, guard, or flags alone for the figures", errUsage, args[0])
 	default:
 		return runFigures(ctx, args, stdout, stderr)
 	}

@@ -41,6 +41,7 @@ func TestUsage(t *testing.T) {
 		"bad expression":     {[]string{"-run", "("}, "-run"},
 		"no rounds":          {[]string{"-rounds", "0"}, "-rounds"},
 		"no log":             {[]string{"-entries", "0"}, "-entries"},
+		"less than nothing":  {[]string{"-growth", "-1"}, "-growth"},
 		"no time":            {[]string{"-duration", "0s"}, "-duration"},
 		"load, no namespace": {[]string{"load", "-key", "k"}, "-namespace"},
 		"load, no key":       {[]string{"load", "-namespace", "n"}, "-key"},
@@ -68,7 +69,7 @@ func TestFigures(t *testing.T) {
 	t.Chdir("..") // where keywrightd is built
 	out := t.TempDir()
 	const entries = 20_000
-	code, stdout, stderr := runBench(t, "-duration", "20ms", "-rounds", "1", "-entries", fmt.Sprint(entries), "-out", out)
+	code, stdout, stderr := runBench(t, "-duration", "20ms", "-rounds", "1", "-entries", fmt.Sprint(entries), "-growth", "100", "-out", out)
 	if code != exitOK {
 		t.Fatalf("exit %d\n%s", code, stderr)
 	}
@@ -85,7 +86,7 @@ func TestFigures(t *testing.T) {
 	if err := json.Unmarshal(text, &rows); err != nil {
 		t.Fatal(err)
 	}
-	subjects := (&bench{figureOptions: figureOptions{entries: entries}}).subjects()
+	subjects := (&bench{figureOptions: figureOptions{entries: entries, growth: 100}}).subjects()
 	seen := 0
 	for _, s := range subjects {
 		for _, r := range rows {

@@ -156,6 +156,11 @@ func (p benchmark) measure(ctx context.Context, d time.Duration) (sample, error)
 	if err != nil {
 		return sample{}, err
 	}
+	return p.read(result)
+}
+
+// read takes what is wanted from a result, of which it must be a part.
+func (p benchmark) read(result gobench.Result) (sample, error) {
 	s := p.value(result)
 	if s.value <= 0 || math.IsInf(s.value, 0) {
 		return s, fmt.Errorf("benchmark %s printed %v, which lacks what is wanted", p.run.Name, result)
