@@ -43,6 +43,7 @@ test: softhsm nss python ## run all tests under the race detector (some 10 minut
 	go test -race -count=1 -timeout 40m ./...
 	cd kms/audit/publish/interop && go test ./...
 	cd hsm/interop && go test -count=1 ./...
+	cd bench/chart && go test ./...
 	@# What the race detector makes meaningless: allocations, sizes, a million rounds.
 	go test -run 'Allocations|MemorySize|XAESAccumulated|FloodOfTampered' ./hsm ./keyring ./kms ./kms/audit ./kms/policy
 
@@ -62,8 +63,9 @@ fuzz: softhsm ## run every fuzz target for FUZZTIME (20s)
 	@.ci/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: softhsm ## measure against floors in the same run, and print the report
+bench: softhsm ## measure against floors in the same run, print the report, and draw the curves
 	go run ./bench
+	cd bench/chart && go run . ../out
 
 .PHONY: guard
 guard: softhsm ## fail if the hot path allocates more, or takes longer, than its baseline

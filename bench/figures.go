@@ -45,7 +45,7 @@ func (o *figureOptions) flags() *flag.FlagSet {
 	f.StringVar(&o.run, "run", "", "measure only the figures whose name matches this regular expression")
 	f.StringVar(&o.out, "out", filepath.Join("bench", "out"), "folder of report.json")
 	f.IntVar(&o.entries, "entries", defaultEntries, "entries of the audit log to verify and to search; 10 million take about 5 GB of $TMPDIR")
-	f.IntVar(&o.growth, "growth", defaultGrowth, "keys, versions and policies to make at most for the curves of growth, by powers of ten; 1000000 takes about an hour")
+	f.IntVar(&o.growth, "growth", defaultGrowth, "keys, versions and policies to make at most for the curves of growth, by powers of ten, up to 1000000, which take long to make")
 	f.StringVar(&o.binary, "keywrightd", "", "the server to measure (default: built from this module)")
 	return f
 }
