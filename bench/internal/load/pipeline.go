@@ -15,7 +15,8 @@ import (
 // Pipeline returns a caller for each stream, which keeps so many operations under way
 // on it: its Call reads one answer and sends the next operation, so that the time of a
 // call is the pause between two answers and not how long one took. The pool is closed
-// by Close, which ends the streams. It has sent the call once, alone.
+// by Close, which ends the streams, as the end of ctx does. It has sent the call once,
+// alone.
 func Pipeline(ctx context.Context, t Target, w Work, connections, streams, window int) (*Pool, error) {
 	conns, err := Dial(t, connections)
 	if err != nil {
@@ -54,7 +55,7 @@ type streamCaller struct {
 }
 
 func newStream(ctx context.Context, client pb.CryptoClient, o *pb.Operation, addr string, window int) (*streamCaller, error) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it outlives what opens it, until close
+	ctx, cancel := context.WithCancel(ctx)
 	stream, err := client.Pipeline(ctx)
 	if err != nil {
 		cancel()
@@ -70,7 +71,7 @@ func newStream(ctx context.Context, client pb.CryptoClient, o *pb.Operation, add
 	return s, nil
 }
 
-// Call implements Caller. Its context ends no call: the stream's end does.
+// Call implements Caller. Its context ends no call: that of Pipeline does.
 func (s *streamCaller) Call(context.Context) error {
 	answer, err := s.stream.Recv()
 	if err != nil {
