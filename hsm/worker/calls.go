@@ -64,10 +64,18 @@ func (p *process) ask(ctx context.Context, q query) error {
 	case r := <-a.reply:
 		return p.take(q, r)
 	case <-p.dead:
-		return &lostError{*p.lost.Load(), true}
 	case <-ctx.Done():
-		return q.abandoned(context.Cause(ctx))
 	}
+	lost := p.lost.Load()
+	select { // an answer counts, also the last one of a worker
+	case r := <-a.reply:
+		return p.take(q, r)
+	default:
+	}
+	if lost != nil {
+		return &lostError{*lost, true}
+	}
+	return q.abandoned(context.Cause(ctx))
 }
 
 // abandoned is the error of a call whose caller has left.
