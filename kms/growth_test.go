@@ -260,8 +260,11 @@ func heap() int64 {
 // takes back when it wants to (RssAnon of proc_pid_status(5)).
 func resident(b *testing.B) int64 {
 	text, err := os.ReadFile("/proc/self/status")
+	if err != nil && os.Getenv("CI") == "" {
+		b.Skipf("told on Linux alone: %v", err)
+	}
 	if err != nil {
-		b.Skip("no /proc")
+		b.Fatal(err)
 	}
 	_, after, _ := strings.Cut(string(text), "RssAnon:")
 	var kib int64
