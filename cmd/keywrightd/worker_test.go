@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,6 +58,23 @@ func workersOf(t *testing.T, d *daemon, n int) (pids []int) {
 	}
 }
 
+// tells waits until a line is among the metrics.
+func tells(t *testing.T, d *daemon, line string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		metrics := get(t, "http://"+d.metrics+"/metrics")
+		if strings.Contains(metrics, line+"\n") {
+			return
+		}
+		if time.Now().After(deadline) {
+			name, _, _ := strings.Cut(line, " ")
+			_, after, _ := strings.Cut(metrics, "\n"+name+" ")
+			now, _, _ := strings.Cut(after, "\n")
+			t.Fatalf("the metrics say %s %s, want %s", name, now, line)
+		}
+	}
+}
+
 // A server serves through workers; one that is killed is replaced while calls on
 // keys in memory go on, and metrics and the log say so.
 func TestServeThroughWorkers(t *testing.T) {
@@ -88,14 +106,11 @@ func TestServeThroughWorkers(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.call(t, s.data(), "", "key", "create", "demo/first")
+	tells(t, d, "keywright_hsm_worker_restarts_total 1")
+	tells(t, d, "keywright_hsm_healthy 1")
 	after := workersOf(t, d, 2)
-	for _, pid := range after {
-		if pid == pids[0] {
-			t.Error("the killed worker lives")
-		}
-	}
-	if metrics := get(t, "http://"+d.metrics+"/metrics"); !strings.Contains(metrics, "keywright_hsm_worker_restarts_total 1\n") || !strings.Contains(metrics, "keywright_hsm_healthy 1\n") {
-		t.Errorf("metrics:\n%s", metrics)
+	if slices.Contains(after, pids[0]) {
+		t.Error("the killed worker lives")
 	}
 	if log := d.printed(); !strings.Contains(log, "HSM worker was lost") || !strings.Contains(log, "signal: killed") {
 		t.Errorf("log:\n%s", log)
