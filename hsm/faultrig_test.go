@@ -106,10 +106,11 @@ func newRig(t *testing.T, w way, prepare func(*hsmtest.Module, *hsm.Config), mov
 // open opens the service, which is closed when the test ends.
 func (r *rig) open() {
 	r.Helper()
-	service, err := r.way.open(r.T, r.config)
-	if err != nil {
-		r.Fatal(err)
-	}
+	var service hsm.Service
+	eventually(r, func() (err error) { // a busy machine may take longer than a call may that hangs
+		service, err = r.way.open(r.T, r.config)
+		return err
+	})
 	r.Service = service
 	r.Cleanup(func() {
 		r.module.Reset() // what hangs lets Close go on
