@@ -122,7 +122,7 @@ func (f fault) callers(r *rig) string {
 	for range singleCallers {
 		began := time.Now()
 		err := f.call(r)
-		if took := time.Since(began); took > 3*r.config.Timeout {
+		if took := time.Since(began); took > slower*3*r.config.Timeout {
 			r.Errorf("the caller waited %v", took)
 		}
 		r.hidesPIN(err)

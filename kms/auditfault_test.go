@@ -78,7 +78,7 @@ func unlogged(t *testing.T, in *scene) map[string]func() error {
 			return err
 		},
 		"do": func() error {
-			result := in.Do(ctx, admin(), encrypt)
+			result := in.do(ctx, admin(), encrypt)
 			if result.Response != nil {
 				t.Error("a response was given out")
 			}

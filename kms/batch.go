@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -58,18 +59,65 @@ func (q *PublicKeyRequest) operation() op { return bound(policy.GetPublicKey, q,
 
 func errNoOperation() error { return invalid("operations", "has an entry without an operation") }
 
-// Do performs one operation of any kind, with an audit record of its own.
-func (s *Service) Do(ctx context.Context, call Call, operation Operation) Result {
+// Performed is an operation that was performed and that no audit record tells of yet:
+// until Record there is no answer.
+type Performed struct {
+	trace  *trace // nil if there was nothing to perform
+	answer any
+	err    error
+}
+
+// Perform performs one operation of any kind. Record must be called for it, soon.
+func (s *Service) Perform(ctx context.Context, call Call, operation Operation) Performed {
 	if operation == nil {
-		return Result{Err: errNoOperation()}
+		return Performed{err: errNoOperation()}
 	}
 	o := operation.operation()
 	t := s.begin(call, o.action)
 	answer, err := o.run(s, ctx, t)
-	if err = s.conclude(t, err); err != nil {
-		return Result{Err: err}
+	return Performed{t, answer, err}
+}
+
+// Record writes an audit record for each operation, all in one go, and only then
+// returns their results, in order.
+func (s *Service) Record(performed []Performed) []Result {
+	entries, durability := make([]*audit.Entry, 0, len(performed)), audit.Hot
+	for _, p := range performed {
+		if p.trace != nil {
+			durability = max(durability, s.note(p.trace, p.err))
+			entries = append(entries, &p.trace.entry)
+		}
 	}
-	return Result{Response: answer}
+	refused := s.append(entries, durability)
+	results := make([]Result, len(performed))
+	for i, p := range performed {
+		err := p.err
+		if p.trace != nil {
+			err = s.noted(p.trace, err, refused[0])
+			refused = refused[1:]
+		}
+		if err != nil {
+			results[i] = Result{Err: err}
+		} else {
+			results[i] = Result{Response: p.answer}
+		}
+	}
+	return results
+}
+
+// append writes a line for each entry in one go; one that is too long fails alone.
+func (s *Service) append(entries []*audit.Entry, d audit.Durability) []error {
+	refused := make([]error, len(entries))
+	if len(entries) == 0 {
+		return refused
+	}
+	_, err := s.audit.AppendAll(entries, d)
+	for i := range entries {
+		if refused[i] = err; len(entries) > 1 && errors.Is(err, audit.ErrTooLarge) {
+			_, refused[i] = s.audit.Append(entries[i], d)
+		}
+	}
+	return refused
 }
 
 // actionBatch is what the audit log calls a batch.

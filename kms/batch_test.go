@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,45 @@ func sealFor(t *testing.T, in *testInstallation, key string) []byte {
 	return must[[]byte](t)(rsa.EncryptOAEP(sha256.New(), rand.Reader, parsed.(*rsa.PublicKey), []byte("secret"), nil))
 }
 
+// do performs and records one operation.
+func (in *testInstallation) do(ctx context.Context, call Call, operation Operation) Result {
+	return in.Record([]Performed{in.Perform(ctx, call, operation)})[0]
+}
+
+// Operations that are recorded together have a line each, and succeed or fail each for
+// itself.
+func TestRecordTogether(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t)
+	in.namespace("pay")
+	in.key("pay", "card", "AES_256_GCM")
+	use := &EncryptRequest{Namespace: "pay", Key: "card", Plaintext: []byte("secret")}
+	before := in.audit.Next()
+	performed := []Performed{in.Perform(t.Context(), admin(), use), in.Perform(t.Context(), nobody(), use),
+		in.Perform(t.Context(), admin(), nil), in.Perform(t.Context(), admin(), &EncryptRequest{Namespace: "pay", Key: "card"}),
+		in.Perform(t.Context(), admin(), use)}
+	if n := in.audit.Next() - before; n != 0 {
+		t.Errorf("%d lines before Record", n)
+	}
+	results := in.Record(performed)
+	want := []Code{OK, PermissionDenied, InvalidArgument, InvalidArgument, OK}
+	for i, r := range results {
+		if CodeOf(r.Err) != want[i] || (r.Response == nil) != (r.Err != nil) {
+			t.Errorf("result %d = %v, %v; want %s", i, r.Response, r.Err, want[i])
+		}
+	}
+	var outcomes []string
+	for _, e := range in.entries(audit.Filter{From: before}) {
+		outcomes = append(outcomes, e.Outcome)
+	}
+	if !slices.Equal(outcomes, []string{"OK", string(PermissionDenied), string(InvalidArgument), "OK"}) {
+		t.Errorf("the log says %v", outcomes)
+	}
+	if results := in.Record(nil); len(results) != 0 {
+		t.Errorf("%d results of nothing", len(results))
+	}
+}
+
 func TestDoAndBatchServeEveryOperation(t *testing.T) {
 	t.Parallel()
 	in := newInstallation(t)
@@ -73,7 +113,7 @@ func TestDoAndBatchServeEveryOperation(t *testing.T) {
 		t.Fatalf("%d results, %v", len(results), err)
 	}
 	for i, o := range operations {
-		for how, result := range map[string]Result{"batch": results[i], "do": in.Do(t.Context(), admin(), o)} {
+		for how, result := range map[string]Result{"batch": results[i], "do": in.do(t.Context(), admin(), o)} {
 			if result.Err != nil || reflect.TypeOf(result.Response) != reflect.TypeOf(responses[i]) {
 				t.Errorf("%s of %T = %T, %v, want %T", how, o, result.Response, result.Err, responses[i])
 			}
@@ -149,7 +189,7 @@ func TestBatchItemsStandAlone(t *testing.T) {
 		if CodeOf(results[i].Err) != item.code || (results[i].Response != nil) != (item.code == OK) {
 			t.Errorf("item %d = %v, %v, want %s", i, results[i].Response, results[i].Err, item.code)
 		}
-		if result := in.Do(t.Context(), appCall(), item.operation); CodeOf(result.Err) != item.code {
+		if result := in.do(t.Context(), appCall(), item.operation); CodeOf(result.Err) != item.code {
 			t.Errorf("alone, item %d = %v, want %s", i, result.Err, item.code)
 		}
 	}
@@ -245,7 +285,7 @@ func TestWhatIsSynced(t *testing.T) {
 		do     func()
 	}{
 		{"use", false, func() { in.encrypt("pay", "card", "x") }},
-		{"denied use", true, func() { in.Do(t.Context(), as(policy.User, "nobody"), use("pay")) }},
+		{"denied use", true, func() { in.do(t.Context(), as(policy.User, "nobody"), use("pay")) }},
 		{"batch", false, batch(use("pay"), use("pay"))},
 		{"batch with a denied item", true, batch(use("pay"), use("elsewhere"), use("pay"))},
 		{"change", true, func() { in.key("pay", "new", "") }},

@@ -91,29 +91,39 @@ func perform[Q, A any](ctx context.Context, s *Service, call Call, action policy
 // conclude writes the audit line and tells the observer. An operation whose line
 // cannot be written fails.
 func (s *Service) conclude(t *trace, err error) error {
-	defer traces.Put(t)
-	elapsed := s.now().Sub(t.start)
-	code := CodeOf(err)
-	t.entry.Outcome, t.entry.Reason, t.entry.Latency = string(code), reasonOf(err), elapsed
+	durability := s.note(t, err)
+	_, auditErr := s.audit.Append(&t.entry, durability)
+	return s.noted(t, err, auditErr)
+}
+
+// note completes the audit entry by the outcome, and says how durable its line is to be.
+func (s *Service) note(t *trace, err error) audit.Durability {
+	t.entry.Outcome, t.entry.Reason, t.entry.Latency = string(CodeOf(err)), reasonOf(err), s.now().Sub(t.start)
 	if err == nil {
 		t.entry.Records = t.records
 	}
 	if s.config.HashContexts && len(t.entry.EncryptionContext) > 0 {
 		t.entry.ContextHash, t.entry.EncryptionContext = s.contextHash(t.entry.EncryptionContext), nil
 	}
-	durability := audit.Hot
 	if t.durable || t.entry.Phase == audit.PhaseOutcome {
-		durability = audit.Sync
+		return audit.Sync
 	}
-	if _, auditErr := s.audit.Append(&t.entry, durability); auditErr != nil {
-		code, err = Unavailable, auditError(auditErr)
+	return audit.Hot
+}
+
+// noted ends a trace whose line was written, or could not be, and returns what the
+// operation's outcome is to its caller.
+func (s *Service) noted(t *trace, err, auditErr error) error {
+	defer traces.Put(t)
+	if auditErr != nil {
+		err = auditError(auditErr)
 	} else if t.intent != nil {
 		s.checkpoints.soon()
 		if t.entry.Reason != reasonOutcomeUnknown {
 			s.intents.end(t.intent, true)
 		}
 	}
-	s.config.Observer.Operation(t.action, t.algorithm, code, elapsed)
+	s.config.Observer.Operation(t.action, t.algorithm, CodeOf(err), t.entry.Latency)
 	return err
 }
 

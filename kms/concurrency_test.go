@@ -360,6 +360,6 @@ func TestDeletedKeyServesNothing(t *testing.T) {
 		&GenerateDataKeyPairRequest{Namespace: "pay", Key: id, Algorithm: "ED25519"},
 		&ReEncryptRequest{Namespace: "pay", Ciphertext: sealed, DestinationKey: id},
 	} {
-		wantCode(t, in.Do(t.Context(), admin(), operation).Err, FailedPrecondition, "can be restored until")
+		wantCode(t, in.do(t.Context(), admin(), operation).Err, FailedPrecondition, "can be restored until")
 	}
 }

@@ -51,9 +51,9 @@ type batch struct {
 	err     error         // after done
 }
 
-// join adds an encoded entry to the open batch of its lane and returns its
-// place there. Place 0 leads. The caller owes inflight a Done.
-func (l *Log) join(body *body, lane lane) (b *batch, place int, err error) {
+// join adds encoded entries to the open batch of their lane and returns the place of
+// the first there. Place 0 leads. The caller owes inflight a Done.
+func (l *Log) join(bodies []*body, lane lane) (b *batch, place int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -65,12 +65,12 @@ func (l *Log) join(body *body, lane lane) (b *batch, place int, err error) {
 		l.open[lane].lane = lane
 	}
 	b = l.open[lane]
-	if len(b.bodies) == 1 { // somebody will wait for the leader
+	if place = len(b.bodies); place > 0 && b.done == nil { // somebody will wait for the leader
 		b.done = make(chan struct{})
 	}
 	b.members.Add(1)
-	b.bodies = append(b.bodies, body)
-	return b, len(b.bodies) - 1, nil
+	b.bodies = append(b.bodies, bodies...)
+	return b, place, nil
 }
 
 // written returns when the batch is written, or could not be.

@@ -241,30 +241,45 @@ func (l *Log) Durability() Mode { return l.options.Durability }
 // are refused before the rest, for which space is reserved. ErrTooLarge and
 // ErrClosed are the other errors.
 func (l *Log) Append(e *Entry, d Durability) (sequence uint64, err error) {
-	if e.Time.IsZero() {
-		e.Time = time.Now()
+	return l.AppendAll([]*Entry{e}, d)
+}
+
+// AppendAll is Append for entries of one phase, whose lines follow each other: it
+// returns the sequence number of the first. All of them are recorded, or none is.
+func (l *Log) AppendAll(entries []*Entry, d Durability) (first uint64, err error) {
+	bodies := make([]*body, 0, stackBodies)
+	defer func() { l.recycle(bodies) }()
+	for _, e := range entries {
+		if e.Time.IsZero() {
+			e.Time = time.Now()
+		}
+		body := l.bodies.Get().(*body)
+		body.set(e)
+		bodies = append(bodies, body)
+		if size := len(body.text); size > MaxLineBytes-layout.HeadBytes {
+			return 0, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, size, MaxLineBytes-layout.HeadBytes)
+		}
 	}
-	body := l.bodies.Get().(*body)
-	body.set(e)
-	defer l.recycle(body)
-	if size := len(body.text); size > MaxLineBytes-layout.HeadBytes {
-		return 0, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, size, MaxLineBytes-layout.HeadBytes)
-	}
-	b, place, err := l.join(body, laneOf(e.Phase))
+	b, place, err := l.join(bodies, laneOf(entries[0].Phase))
 	if err != nil {
 		return 0, err
 	}
 	defer l.inflight.Done()
-	if sequence, err = l.written(b, place); err != nil {
+	if first, err = l.written(b, place); err != nil {
 		return 0, err
 	}
-	e.Sequence = sequence
+	for i, e := range entries {
+		e.Sequence = first + uint64(i)
+	}
 	if d == Sync || l.options.Durability == ModeFsync {
-		return sequence, l.syncTo(sequence + 1)
+		return first, l.syncTo(first + uint64(len(entries)))
 	}
 	wake(l.dirty)
-	return sequence, nil
+	return first, nil
 }
+
+// stackBodies is how many entries are appended at once without allocation.
+const stackBodies = 16
 
 // Next returns the sequence number of the next line: as many are in the log.
 func (l *Log) Next() uint64 { return l.next.Load() }
@@ -334,9 +349,11 @@ func (l *Log) release() error {
 
 func (l *Log) path(name string) string { return filepath.Join(l.dir, name) }
 
-func (l *Log) recycle(body *body) {
-	if cap(body.text) <= 64<<10 { // a rare giant should not stay
-		l.bodies.Put(body)
+func (l *Log) recycle(bodies []*body) {
+	for _, body := range bodies {
+		if cap(body.text) <= 64<<10 { // a rare giant should not stay
+			l.bodies.Put(body)
+		}
 	}
 }
 

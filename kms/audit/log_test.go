@@ -173,6 +173,56 @@ func TestConcurrentAppend(t *testing.T) {
 	}
 }
 
+// Entries that are appended together follow each other, also amid those of others, and
+// none is recorded if one cannot be.
+func TestAppendAll(t *testing.T) {
+	l := openLog(t, t.TempDir(), Options{})
+	const callers, rounds, together = 8, 50, 20
+	var group sync.WaitGroup
+	for caller := range callers {
+		group.Go(func() {
+			for range rounds {
+				all := make([]*Entry, together)
+				for i := range all {
+					all[i] = operation(fmt.Sprint(caller, ".", i))
+				}
+				first, err := l.AppendAll(all, Hot)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for i, e := range all {
+					if e.Sequence != first+uint64(i) {
+						t.Errorf("entry %d of those from %d has number %d", i, first, e.Sequence)
+					}
+				}
+				mustAppend(t, l, operation(fmt.Sprint(caller, ".alone")), Hot)
+			}
+		})
+	}
+	group.Wait()
+	next := make([]int, callers)
+	found := checkLines(t, l)
+	for _, e := range found {
+		var caller, i int
+		if n, _ := fmt.Sscanf(e.RequestID, "%d.%d", &caller, &i); n < 2 {
+			continue
+		}
+		if i != next[caller] {
+			t.Fatalf("entry %s where %d.%d belongs", e.RequestID, caller, next[caller])
+		}
+		next[caller] = (i + 1) % together
+	}
+	if want := callers * rounds * (together + 1); len(found) != want {
+		t.Errorf("%d lines, want %d", len(found), want)
+	}
+	giant := operation("giant")
+	giant.Reason = string(bytes.Repeat([]byte("x"), MaxLineBytes))
+	if _, err := l.AppendAll([]*Entry{operation("a"), giant, operation("b")}, Hot); !errors.Is(err, ErrTooLarge) || l.Next() != uint64(len(found)) {
+		t.Errorf("with one too large: %v, %d lines", err, l.Next())
+	}
+}
+
 func TestReopenContinues(t *testing.T) {
 	dir := t.TempDir()
 	for round := range uint64(4) {

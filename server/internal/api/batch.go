@@ -24,27 +24,24 @@ func (a *API) batch(ctx context.Context, call kms.Call, q *pb.BatchRequest) (*pb
 	}
 	results := make([]*pb.OperationResult, len(outcomes))
 	for i, outcome := range outcomes {
-		results[i] = a.result(q.Operations[i], outcome)
+		results[i] = response(q.Operations[i], outcome)
 	}
 	return &pb.BatchResponse{Results: results}, nil
 }
 
-func (a *API) result(o *pb.Operation, r kms.Result) *pb.OperationResult {
+func response(o *pb.Operation, r kms.Result) *pb.OperationResult {
 	if r.Err != nil {
 		return translate.Failure(gate.OperationError(r.Err))
 	}
 	return translate.Response(o, r.Response)
 }
 
-// perform runs one operation of a pipeline.
-func (a *API) perform(ctx context.Context, call kms.Call, o *pb.Operation) (*pb.OperationResult, error) {
+// perform performs one operation of a pipeline, which has still to be recorded.
+func (a *API) perform(ctx context.Context, call kms.Call, o *pb.Operation) (*kms.Performed, error) {
 	operation, err := translate.Operation(o, "", "")
 	if err != nil {
 		return nil, err
 	}
-	r := a.service.Do(ctx, call, operation)
-	if r.Err != nil {
-		return nil, r.Err
-	}
-	return translate.Response(o, r.Response), nil
+	performed := a.service.Perform(ctx, call, operation)
+	return &performed, nil
 }

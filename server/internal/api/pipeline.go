@@ -6,33 +6,30 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/keywright/keywright/kms"
 	pb "github.com/keywright/keywright/proto/keywright/v1"
 	"github.com/keywright/keywright/server/internal/gate"
-	"github.com/keywright/keywright/server/internal/translate"
 )
 
-// pipelineWorkers bounds the operations in flight on one stream. When all are
-// busy, or wait for a client that does not read, nothing more is read from it.
-const pipelineWorkers = 64
+// pipelineRoom bounds the operations under way on one stream: what was read and is not
+// answered yet. Beyond it, as when the client does not read, nothing more is read.
+const pipelineRoom = 64
 
-// pipeline carries operations on one stream. One goroutine reads; workers, which
-// are started as they are needed and stay until the end, answer.
+// pipeline carries operations on one stream. One goroutine reads; a crew of others
+// performs and answers.
 type pipeline struct {
-	stream *gate.OpenStream
-	one    *gate.Unary[pb.Operation, pb.OperationResult]
-	work   chan *pb.PipelineRequest
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-
+	stream  *gate.OpenStream
+	service *kms.Service
+	one     *gate.Unary[pb.Operation, kms.Performed]
+	room    chan struct{} // a place for each operation under way
+	crew    *crew[*pb.PipelineRequest]
 	sending sync.Mutex
-
-	mu      sync.Mutex // guards the following
-	started int
-	ended   bool
-	workers sync.WaitGroup
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
 }
 
 func (a *API) cryptoStreams() []grpc.StreamDesc {
@@ -40,10 +37,11 @@ func (a *API) cryptoStreams() []grpc.StreamDesc {
 }
 
 func (a *API) pipeline(_ any, stream grpc.ServerStream) error {
-	p := &pipeline{stream: stream.(*gate.OpenStream), one: row(a, "Pipeline", a.perform),
-		work: make(chan *pb.PipelineRequest)}
+	p := &pipeline{stream: stream.(*gate.OpenStream), service: a.service, one: row(a, "Pipeline", a.perform),
+		room: make(chan struct{}, pipelineRoom)}
 	p.ctx, p.cancel = context.WithCancelCause(stream.Context())
 	defer p.cancel(nil)
+	p.crew = newCrew(p.ctx, pipelineRoom, p.answer)
 	return p.run()
 }
 
@@ -55,11 +53,11 @@ func (p *pipeline) run() error {
 	var err error
 	select {
 	case err = <-finished:
-		close(p.work) // workers finish what is left
+		p.crew.finish() // what is left
 	case <-p.ctx.Done():
 		err = context.Cause(p.ctx)
 	}
-	p.end()
+	p.crew.wait()
 	if errors.Is(err, io.EOF) {
 		return p.failure()
 	}
@@ -80,81 +78,72 @@ func (p *pipeline) read() error {
 		if err := gate.Receive(p.stream.RecvMsg, q); err != nil {
 			return err
 		}
-		if err := p.dispatch(q); err != nil {
-			return err
-		}
-	}
-}
-
-// dispatch hands q to a worker that is free, starts one if none is, and waits
-// if there can be no more.
-func (p *pipeline) dispatch(q *pb.PipelineRequest) error {
-	select {
-	case p.work <- q:
-		return nil
-	default:
-		p.grow()
-	}
-	select {
-	case p.work <- q:
-		return nil
-	case <-p.ctx.Done():
-		return context.Cause(p.ctx)
-	}
-}
-
-func (p *pipeline) grow() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.ended && p.started < pipelineWorkers {
-		p.started++
-		p.workers.Go(p.answerAll)
-	}
-}
-
-// end lets no more workers start and waits for those there are.
-func (p *pipeline) end() {
-	p.mu.Lock()
-	p.ended = true
-	p.mu.Unlock()
-	p.workers.Wait()
-}
-
-func (p *pipeline) answerAll() {
-	for {
 		select {
+		case p.room <- struct{}{}:
+			p.crew.give(q)
 		case <-p.ctx.Done():
-			return
-		case q, more := <-p.work:
-			if !more {
-				return
-			}
-			p.answer(q)
+			return context.Cause(p.ctx)
 		}
 	}
 }
 
-func (p *pipeline) answer(q *pb.PipelineRequest) {
-	a := p.stream.Arrival()
-	a.RequestID += "." + strconv.FormatUint(q.Id, 10)
-	operation := q.Operation
-	if operation == nil {
-		operation = &pb.Operation{}
-	}
-	// Not p.ctx: when the server drains, what was begun is finished.
-	result, err := p.one.Serve(p.stream.Transport(), a, operation, nil)
-	if err != nil {
-		result = translate.Failure(gate.OperationError(err))
-	}
-	p.send(&pb.PipelineResponse{Id: q.Id, Result: result})
+// share is how many operations are recorded and answered together, if as many wait.
+const share = 16
+
+// asked is an operation on its way to its answer.
+type asked struct {
+	id        uint64
+	operation *pb.Operation
+	arrival   gate.Arrival
+	refused   error // by the gate, so that nothing was performed
 }
 
-// send is called without a place among the calls in flight, so that a client
-// that does not read holds up nobody else.
-func (p *pipeline) send(response *pb.PipelineResponse) {
+// answer performs an operation, and with it others that wait, and answers them.
+func (p *pipeline) answer(first *pb.PipelineRequest, more func() (*pb.PipelineRequest, bool)) (n int, took time.Duration) {
+	began := time.Now()
+	all, performed := make([]asked, 0, share), make([]kms.Performed, 0, share)
+	for q, waits := first, true; waits; q, waits = more() {
+		a := p.asked(q)
+		// Not p.ctx: when the server drains, what was begun is finished.
+		done, err := p.one.Serve(p.stream.Transport(), a.arrival, a.operation, nil)
+		if err == nil {
+			performed = append(performed, *done)
+		}
+		a.refused = err
+		if all = append(all, a); len(all) == share {
+			break
+		}
+	}
+	results := p.service.Record(performed)
+	took = time.Since(began)
+	p.send(all, results)
+	return len(all), took
+}
+
+func (p *pipeline) asked(q *pb.PipelineRequest) asked {
+	a := asked{id: q.Id, operation: q.Operation, arrival: p.stream.Arrival()}
+	a.arrival.RequestID += "." + strconv.FormatUint(q.Id, 10)
+	if a.operation == nil {
+		a.operation = &pb.Operation{}
+	}
+	return a
+}
+
+// send gives answers, without a place among the calls in flight, so that a client that
+// does not read holds up nobody else. The results are of those that were not refused.
+func (p *pipeline) send(all []asked, results []kms.Result) {
 	p.sending.Lock()
 	defer p.sending.Unlock()
-	if err := p.stream.SendMsg(response); err != nil {
-		p.cancel(err)
+	for _, a := range all {
+		var result kms.Result
+		if result.Err = a.refused; a.refused == nil {
+			result, results = results[0], results[1:]
+			result.Err = p.one.Failed(p.ctx, a.arrival, result.Err)
+		}
+		if err := p.stream.SendMsg(&pb.PipelineResponse{Id: a.id, Result: response(a.operation, result)}); err != nil {
+			p.cancel(err)
+			return
+		}
+		<-p.room
 	}
 }

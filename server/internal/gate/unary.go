@@ -54,6 +54,12 @@ func (u *Unary[Q, P]) Serve(ctx context.Context, a Arrival, q *Q, decode func(an
 	return u.handle(ctx, kms.Call{Caller: caller, RequestID: a.RequestID}, q)
 }
 
+// Failed is what becomes of a request that Serve let pass and that failed later; the
+// result is nil if err is, else a *kms.Error.
+func (u *Unary[Q, P]) Failed(ctx context.Context, a Arrival, err error) error {
+	return u.gate.conclude(ctx, a, u.name, nil, err)
+}
+
 // Descriptor implements Method.
 func (u *Unary[Q, P]) Descriptor() grpc.MethodDesc {
 	return grpc.MethodDesc{MethodName: u.name, Handler: u.overGRPC}
