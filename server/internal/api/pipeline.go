@@ -78,14 +78,30 @@ func (p *pipeline) read() error {
 		if err := gate.Receive(p.stream.RecvMsg, q); err != nil {
 			return err
 		}
-		select {
-		case p.room <- struct{}{}:
-			p.crew.give(q)
-		case <-p.ctx.Done():
+		if !p.enter() {
 			return context.Cause(p.ctx)
 		}
+		p.crew.give(q)
 	}
 }
+
+// enter waits for a place; there is mostly one.
+func (p *pipeline) enter() bool {
+	select {
+	case p.room <- struct{}{}:
+		return true
+	default:
+	}
+	select {
+	case p.room <- struct{}{}:
+		return true
+	case <-p.ctx.Done():
+		return false
+	}
+}
+
+// maxName is room for a stream's request id, and an operation's number after it.
+const maxName = 128
 
 // share is how many operations are recorded and answered together, if as many wait.
 const share = 16
@@ -122,7 +138,8 @@ func (p *pipeline) answer(first *pb.PipelineRequest, more func() (*pb.PipelineRe
 
 func (p *pipeline) asked(q *pb.PipelineRequest) asked {
 	a := asked{id: q.Id, operation: q.Operation, arrival: p.stream.Arrival()}
-	a.arrival.RequestID += "." + strconv.FormatUint(q.Id, 10)
+	var name [maxName]byte
+	a.arrival.RequestID = string(strconv.AppendUint(append(append(name[:0], a.arrival.RequestID...), '.'), q.Id, 10))
 	if a.operation == nil {
 		a.operation = &pb.Operation{}
 	}
