@@ -19,6 +19,7 @@ type loadOptions struct {
 	work        load.Work
 	tokenFile   string
 	rest        bool
+	vault       bool
 	streams     int
 	connections int
 	concurrency int
@@ -30,6 +31,7 @@ func (o *loadOptions) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("bench load", flag.ContinueOnError)
 	f.StringVar(&o.target.Addr, "addr", "127.0.0.1:7700", "host:port of gRPC, or of REST with -rest")
 	f.BoolVar(&o.rest, "rest", false, "call REST in place of gRPC, with a connection for each caller")
+	f.BoolVar(&o.vault, "vault", false, "call a Vault-compatible transit server (OpenBao, Vault), with a connection for each caller; -namespace is its mount, transit if not given")
 	f.BoolVar(&o.target.Plaintext, "plaintext", false, "use no TLS")
 	f.StringVar(&o.target.CAFile, "ca-file", "", "PEM of the CA to believe (default: the system's)")
 	f.StringVar(&o.target.CertFile, "cert-file", "", "client certificate, PEM")
@@ -61,6 +63,7 @@ func (o *loadOptions) check() error {
 		{o.concurrency < 1, "-concurrency: give at least 1"},
 		{o.rate < 0, "-rate: give 0 or more"},
 		{o.streams < 0 || o.streams > o.concurrency, "-streams: give 0 to -concurrency"},
+		{o.vault && (o.rest || o.streams > 0), "-vault goes without -rest and -streams"},
 		{o.streams > 0 && (o.rest || o.rate > 0 || o.work.Batch > 0), "-streams goes without -rest, -rate and -batch"},
 		{o.duration <= 0, "-duration: give more than 0"},
 		{(o.target.CertFile == "") != (o.target.KeyFile == ""), "-cert-file and -key-file go together"},
@@ -88,11 +91,14 @@ func (o *loadOptions) readToken() error {
 }
 
 func (o *loadOptions) pool(ctx context.Context) (*load.Pool, error) {
+	if o.vault {
+		return load.Vault(ctx, o.target, o.work, o.concurrency)
+	}
 	if o.rest {
 		return load.REST(ctx, o.target, o.work, o.concurrency)
 	}
 	if o.streams > 0 {
-		return load.Pipeline(ctx, o.target, o.work, min(o.connections, o.streams), o.streams, o.concurrency/o.streams)
+		return load.Pipeline(ctx, o.target, o.work, min(o.connections, o.streams), o.streams, o.concurrency)
 	}
 	return load.GRPC(ctx, o.target, o.work, min(o.connections, o.concurrency), o.concurrency)
 }
@@ -103,6 +109,9 @@ func runLoad(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 	var o loadOptions
 	if err := parse(o.flags(), args, stderr); err != nil {
 		return err
+	}
+	if o.vault && o.work.Namespace == "" {
+		o.work.Namespace = "transit"
 	}
 	if err := errors.Join(o.check(), o.readToken()); err != nil {
 		return err

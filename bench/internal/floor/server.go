@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -123,8 +124,9 @@ func (s *Server) listenREST(secure *tls.Config) (string, error) {
 
 // Sizes of answers beside the payload.
 const (
-	overhead  = 53 // XAES_256_GCM: header 13, nonce 24, tag 16
-	signature = 71 // ECDSA P-256 in DER, mostly
+	overhead    = 53 // XAES_256_GCM: header 13, nonce 24, tag 16
+	sizeECDSA   = 71 // ECDSA P-256 in DER, mostly
+	sizeEd25519 = 64
 )
 
 // echo answers the hot operations with as many zeros as the real answer has bytes.
@@ -140,9 +142,13 @@ func (echo) Decrypt(_ context.Context, q *pb.DecryptRequest) (*pb.DecryptRespons
 	return &pb.DecryptResponse{Plaintext: make([]byte, max(len(q.Ciphertext)-overhead, 0)), Version: 1}, nil
 }
 
-// Sign answers with a signature's length.
-func (echo) Sign(context.Context, *pb.SignRequest) (*pb.SignResponse, error) {
-	return &pb.SignResponse{Signature: make([]byte, signature), Version: 1}, nil
+// Sign answers with a signature's length, that of Ed25519 if the key's name says so.
+func (echo) Sign(_ context.Context, q *pb.SignRequest) (*pb.SignResponse, error) {
+	length := sizeECDSA
+	if strings.Contains(q.Key, "ed25519") {
+		length = sizeEd25519
+	}
+	return &pb.SignResponse{Signature: make([]byte, length), Version: 1}, nil
 }
 
 // Batch answers encryptions.

@@ -26,6 +26,9 @@ type Caller interface {
 	Call(ctx context.Context) error
 }
 
+// interrupter is a Caller whose calls do not end with their context.
+type interrupter interface{ interrupt() }
+
 // Plan says how long and how fast to call.
 type Plan struct {
 	Duration time.Duration
@@ -57,6 +60,11 @@ func Run(ctx context.Context, callers []Caller, p Plan) (Result, error) {
 	defer cancel(nil)
 	hung := time.AfterFunc(p.Duration+grace, func() {
 		cancel(fmt.Errorf("a call was still not answered %s after the time was up", grace))
+		for _, c := range callers {
+			if i, ok := c.(interrupter); ok {
+				i.interrupt()
+			}
+		}
 	})
 	defer hung.Stop()
 	s := &schedule{Plan: p, start: time.Now()}

@@ -1,9 +1,9 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"google.golang.org/grpc"
@@ -12,12 +12,12 @@ import (
 	pb "github.com/keywright/keywright/proto/keywright/v1"
 )
 
-// Pipeline returns a caller for each stream, which keeps so many operations under way
-// on it: its Call reads one answer and sends the next operation, so that the time of a
+// Pipeline returns a caller for each stream, which together keep so many operations
+// under way: a Call reads one answer and sends the next operation, so that the time of a
 // call is the pause between two answers and not how long one took. The pool is closed
 // by Close, which ends the streams, as the end of ctx does. It has sent the call once,
 // alone.
-func Pipeline(ctx context.Context, t Target, w Work, connections, streams, window int) (*Pool, error) {
+func Pipeline(ctx context.Context, t Target, w Work, connections, streams, underWay int) (*Pool, error) {
 	conns, err := Dial(t, connections)
 	if err != nil {
 		return nil, err
@@ -32,6 +32,10 @@ func Pipeline(ctx context.Context, t Target, w Work, connections, streams, windo
 	for i := range streams {
 		if err != nil {
 			break
+		}
+		window := underWay / streams
+		if i < underWay%streams {
+			window++
 		}
 		var s *streamCaller
 		if s, err = newStream(ctx, pb.NewCryptoClient(conns[i%len(conns)]), operationOf(c.request), t.Addr, window); err == nil {
@@ -71,17 +75,17 @@ func newStream(ctx context.Context, client pb.CryptoClient, o *pb.Operation, add
 	return s, nil
 }
 
-// Call implements Caller. Its context ends no call: that of Pipeline does.
+// Call implements Caller. Its context ends no call: interrupt and that of Pipeline do.
 func (s *streamCaller) Call(context.Context) error {
 	answer, err := s.stream.Recv()
 	if err != nil {
 		return describe(err, s.addr)
 	}
-	if e := answer.GetResult().GetError(); e != nil {
-		return fmt.Errorf("operation %d of the stream: %s: %s", answer.Id, e.Status, oneLine(e.Message))
-	}
-	return s.send()
+	return cmp.Or(s.send(), itemError(answer.GetResult(), "stream", answer.Id))
 }
+
+// interrupt ends the stream, and a call that waits for it.
+func (s *streamCaller) interrupt() { s.cancel() }
 
 func (s *streamCaller) send() error {
 	s.last++

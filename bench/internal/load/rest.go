@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,23 +25,38 @@ const dialTimeout = 10 * time.Second
 // net/http's client would cost more than the server it measures. It has sent the
 // call once: a target that cannot serve it is an error here.
 func REST(ctx context.Context, t Target, w Work, callers int) (*Pool, error) {
+	return overHTTP(ctx, t, callers, func(l *link) (request []byte, check func([]byte) error, err error) {
+		c, err := w.prepare(ctx, func(ctx context.Context, c call, answer proto.Message) error {
+			request, err := restRequest(t, c)
+			if err == nil {
+				err = l.send(ctx, request)
+			}
+			if err != nil {
+				return err
+			}
+			return protojson.Unmarshal(l.body.Bytes(), answer)
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		request, err = restRequest(t, c)
+		if w.Batch > 0 {
+			check = restItems
+		}
+		return request, check, err
+	})
+}
+
+// overHTTP returns callers that send what prepare makes, which may use a connection to
+// find out. check, if there is one, finds what failed in an answer of status 200.
+func overHTTP(ctx context.Context, t Target, callers int, prepare func(*link) (request []byte, check func([]byte) error, err error)) (*Pool, error) {
 	pool := &Pool{}
-	link, err := connect(ctx, t)
+	first, err := connect(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	pool.close = append(pool.close, link.conn.Close)
-	c, err := w.prepare(ctx, func(ctx context.Context, c call, answer proto.Message) error {
-		body, err := link.exchange(ctx, t, c)
-		if err != nil {
-			return err
-		}
-		return protojson.Unmarshal(body, answer)
-	})
-	if err != nil {
-		return nil, joinClose(err, pool)
-	}
-	request, err := httpRequest(t, c)
+	pool.close = append(pool.close, first.conn.Close)
+	request, check, err := prepare(first)
 	if err != nil {
 		return nil, joinClose(err, pool)
 	}
@@ -50,13 +66,24 @@ func REST(ctx context.Context, t Target, w Work, callers int) (*Pool, error) {
 			return nil, joinClose(err, pool)
 		}
 		pool.close = append(pool.close, link.conn.Close)
-		pool.Callers = append(pool.Callers, &restCaller{link, request, w.Batch > 0})
+		pool.Callers = append(pool.Callers, &httpCaller{link, request, check})
 	}
 	return pool, nil
 }
 
-// httpRequest is the whole request, as it is written to the connection.
-func httpRequest(t Target, c call) ([]byte, error) {
+// restItems is the error of a batch of which an operation failed.
+func restItems(body []byte) error {
+	switch {
+	case !bytes.Contains(body, []byte(`"error"`)):
+		return nil
+	case bytes.Contains(body, []byte(`"RESOURCE_EXHAUSTED"`)):
+		return fmt.Errorf("%w: it refused an operation of the batch", ErrOverload)
+	}
+	return errors.New("an operation of the batch was refused")
+}
+
+// restRequest is the whole request, as it is written to the connection.
+func restRequest(t Target, c call) ([]byte, error) {
 	message := proto.Clone(c.request)
 	url := fmt.Sprintf("/v1/namespaces/%s/keys/%s:%s", takeString(message, "namespace"), takeString(message, "key"),
 		strings.ToLower(c.method[:1])+c.method[1:])
@@ -64,14 +91,20 @@ func httpRequest(t Target, c call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return httpRequest(t, url, "Authorization: Bearer ", body), nil
+}
+
+// httpRequest is a POST of JSON, with the token, if there is one, after the beginning of
+// its header.
+func httpRequest(t Target, url, header string, body []byte) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n", url, t.Addr, len(body))
 	if t.Token != "" {
-		fmt.Fprintf(&b, "Authorization: Bearer %s\r\n", string(t.Token))
+		b.WriteString(header + string(t.Token) + "\r\n")
 	}
 	b.WriteString("\r\n")
 	b.Write(body)
-	return b.Bytes(), nil
+	return b.Bytes()
 }
 
 // link is one connection with its buffers.
@@ -101,17 +134,6 @@ func dial(ctx context.Context, t Target) (net.Conn, error) {
 		return nil, err
 	}
 	return (&tls.Dialer{Config: c}).DialContext(ctx, "tcp", t.Addr)
-}
-
-func (l *link) exchange(ctx context.Context, t Target, c call) ([]byte, error) {
-	request, err := httpRequest(t, c)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.send(ctx, request); err != nil {
-		return nil, err
-	}
-	return l.body.Bytes(), nil
 }
 
 // send writes a request and reads its answer into the body. A context that ends
@@ -145,19 +167,16 @@ func (l *link) judge(answer *http.Response) error {
 	return fmt.Errorf("%s refused: %s: %s", l.addr, answer.Status, oneLine(string(text)))
 }
 
-type restCaller struct {
+type httpCaller struct {
 	*link
 	request []byte
-	batch   bool
+	check   func([]byte) error // nil if the status tells all
 }
 
 // Call implements Caller.
-func (c *restCaller) Call(ctx context.Context) error {
-	if err := c.send(ctx, c.request); err != nil {
+func (c *httpCaller) Call(ctx context.Context) error {
+	if err := c.send(ctx, c.request); err != nil || c.check == nil {
 		return err
 	}
-	if c.batch && bytes.Contains(c.body.Bytes(), []byte(`"error"`)) {
-		return fmt.Errorf("%s refused an operation of the batch", c.addr)
-	}
-	return nil
+	return c.check(c.body.Bytes())
 }

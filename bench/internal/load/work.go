@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -158,11 +159,24 @@ func refusal(answer proto.Message) error {
 		return nil
 	}
 	for i, result := range batch.Results {
-		if e := result.GetError(); e != nil {
-			return fmt.Errorf("operation %d of the batch: %s: %s", i, e.Status, oneLine(e.Message))
+		if err := itemError(result, "batch", uint64(i)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// itemError is the error of one operation of many.
+func itemError(result *pb.OperationResult, among string, number uint64) error {
+	e := result.GetError()
+	if e == nil {
+		return nil
+	}
+	err := fmt.Errorf("operation %d of the %s: %s: %s", number, among, e.Status, oneLine(e.Message))
+	if codes.Code(e.Code) == codes.ResourceExhausted {
+		return fmt.Errorf("%w: %w", ErrOverload, err)
+	}
+	return err
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
