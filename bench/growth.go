@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keywright/keywright/bench/internal/gobench"
+	"github.com/keywright/keywright/bench/internal/rig"
 )
 
 // growing are the figures of what must not cost more because there is more of it, as
@@ -30,7 +32,55 @@ func (b *bench) growing() (subjects []subject) {
 	for _, n := range b.sizes(1_000_000) {
 		point("Encrypt with %d keys", ofOne, "NumberOfKeys", metric("encrypt-of-one"), n, 0.95)
 	}
-	return append(subjects, b.stored(b.sizes(1_000_000))...)
+	for _, n := range b.sizes(10_000) {
+		point("Encrypt with %d namespaces", ofOne, "NumberOfNamespaces", metric("encrypt-of-one"), n, 0.95)
+	}
+	for _, n := range b.sizes(1_000_000) {
+		point("Encrypt with %d lines in the log", ofOne, "LengthOfLog", metric("encrypt-of-one"), n, 0.95)
+	}
+	return slices.Concat(subjects, b.stored(b.sizes(1_000_000)), b.served())
+}
+
+// served are the curves of a server: by size of a plaintext and by number of callers,
+// beside the echo.
+func (b *bench) served() (subjects []subject) {
+	const few = 8 // callers of what may be large
+	mode := rig.Mode{Plaintext: true}
+	for _, bytes := range []int{16, 256, 4 << 10, 64 << 10, mebibyte, 4*mebibyte - 4<<10} {
+		w := work("encrypt", rig.SealingKey)
+		w.Payload = bytes
+		inMiB := func(noop bool) maker { return scaled(b.grpcBy(few, w, mode, noop), float64(bytes)/mebibyte) }
+		subjects = append(subjects, rarely(subject{name: fmt.Sprintf("Encrypt of %d bytes", bytes), unit: "MiB/s", predict: first,
+			probe: inMiB(false), floors: probes(inMiB(true))}, 5))
+	}
+	w := work("encrypt", rig.SealingKey)
+	for _, callers := range []int{1, 4, 16, 64, 256, 1024, manyCallers} {
+		subjects = append(subjects, rarely(subject{name: fmt.Sprintf("Encrypt with %d callers", callers), unit: opsPerSecond, predict: first,
+			probe: b.grpcBy(callers, w, mode, false), floors: probes(b.grpcBy(callers, w, mode, true))}, 5))
+	}
+	return subjects
+}
+
+// scaledProbe tells another one's values in another unit.
+type scaledProbe struct {
+	probe
+	by float64
+}
+
+func scaled(newProbe maker, by float64) maker {
+	return func(ctx context.Context) (probe, error) {
+		p, err := newProbe(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return scaledProbe{p, by}, nil
+	}
+}
+
+func (s scaledProbe) measure(ctx context.Context, d time.Duration) (sample, error) {
+	measured, err := s.probe.measure(ctx, d)
+	measured.value *= s.by
+	return measured, err
 }
 
 // sizes are the powers of ten that are measured, from 100.

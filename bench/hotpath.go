@@ -71,6 +71,31 @@ func (b *bench) delayed(name string, w load.Work, mode rig.Mode) subject {
 		probe: b.paced(half, b.grpc(w, mode, false), true), floors: probes(b.paced(half, b.grpc(w, mode, true), false))}
 }
 
+// overloaded is the time within which 99 of 100 calls are answered, of those that are
+// not refused, when far more callers call at once than there is room for, against the
+// echo's with as many: it refuses nobody, and what waits there waits in the transport.
+func (b *bench) overloaded(w load.Work, mode rig.Mode) subject {
+	tail := func(noop bool) maker {
+		return func(ctx context.Context) (probe, error) {
+			p, err := b.grpcBy(manyCallers, w, mode, noop)(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return crowd{p.(*calls)}, nil
+		}
+	}
+	return subject{name: fmt.Sprintf("gRPC Encrypt 32 B, p99 of what is answered to %d callers", manyCallers), unit: milliseconds, goal: atMost(2),
+		predict: first, probe: tail(false), floors: probes(tail(true))}
+}
+
+// crowd is the probe of callers of whom some are refused.
+type crowd struct{ *calls }
+
+func (c crowd) measure(ctx context.Context, d time.Duration) (sample, error) {
+	result, err := load.Run(ctx, c.pool.Callers, load.Plan{Duration: d, Tolerate: load.Refused})
+	return sample{value: result.Latency.Quantile(0.99).Seconds() * 1e3, latency: result.Latency}, err
+}
+
 // pace is calls a second, the same for a probe and its floor.
 type pace struct{ rate float64 }
 

@@ -122,7 +122,7 @@ func runLoad(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 	}
 	defer func() { err = errors.Join(err, pool.Close()) }()
 	result, err := load.Run(ctx, pool.Callers, load.Plan{Duration: o.duration, Rate: o.rate,
-		Tolerate: func(err error) bool { return errors.Is(err, load.ErrOverload) }})
+		Tolerate: load.Refused})
 	o.print(stdout, &result, !pool.Windowed)
 	return err
 }

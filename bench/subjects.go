@@ -18,6 +18,7 @@ const (
 	payload     = 32 // bytes
 	mebibyte    = 1 << 20
 	callers     = 32
+	manyCallers = 4096
 	connections = 2 // of gRPC; REST has one for each caller
 	batchSize   = 100
 	streams     = 4
@@ -60,6 +61,7 @@ func (b *bench) subjects() []subject {
 		b.against("gRPC Pipeline of 32 B, 4 streams of 64", 0.65, b.stream, encrypt, plain),
 		inUnit("MiB/s", b.against("gRPC Encrypt 1 MiB", 0.92, b.grpc, big, plain)),
 		b.delayed("gRPC Encrypt 32 B, p99 at half of saturation", encrypt, plain),
+		b.overloaded(encrypt, plain),
 		b.auditPart(encrypt, plain),
 		b.against("gRPC Encrypt 32 B, TLS", 0.92, b.grpc, encrypt, secure),
 		b.against("gRPC Decrypt 32 B, TLS", 0.92, b.grpc, decrypt, secure),
@@ -69,7 +71,7 @@ func (b *bench) subjects() []subject {
 		{name: "bare ECDSA P-256 signature, one core", unit: opsPerSecond, probe: bare(floor.Sign("ECDSA_P256_SHA256", payload), 1)},
 		{name: "bare fsync of 256 B", unit: opsPerSecond, probe: func(context.Context) (probe, error) { return fsync{b.dir}, nil }},
 	}
-	return slices.Concat(subjects, b.promised(), b.allocations(), b.inHSM(), b.synced(encrypt), b.growing())
+	return slices.Concat(subjects, b.loaded(encrypt, plain), b.promised(), b.allocations(), b.inHSM(), b.synced(encrypt), b.growing())
 }
 
 func work(operation, key string) load.Work {

@@ -227,6 +227,38 @@ func BenchmarkNumberOfPolicies(b *testing.B) {
 	})
 }
 
+func BenchmarkNumberOfNamespaces(b *testing.B) {
+	grow(b, 10_000, func(b *testing.B, n int) {
+		one, many := grown(b, 1), grown(b, 1)
+		var next atomic.Int64
+		var filling sync.WaitGroup
+		for range 16 { // so that one sync of the disk serves many
+			filling.Go(func() {
+				for i := next.Add(1); i < int64(n); i = next.Add(1) {
+					if _, err := many.CreateNamespace(context.Background(), admin(), CreateNamespaceRequest{Namespace: fmt.Sprint("other-", i)}); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+		filling.Wait()
+		report(b, "encrypt-of-one", one.uses(1), many.uses(1))
+	})
+}
+
+func BenchmarkLengthOfLog(b *testing.B) {
+	grow(b, 1_000_000, func(b *testing.B, n int) {
+		one, many := grown(b, 1), grown(b, 1)
+		use := many.uses(1)
+		for range n {
+			if err := use(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		report(b, "encrypt-of-one", one.uses(1), many.uses(1))
+	})
+}
+
 func BenchmarkHotKey(b *testing.B) {
 	const hot = 10_000
 	in := grown(b, hot)

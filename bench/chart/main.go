@@ -37,13 +37,14 @@ type figure struct {
 	Name  string   `json:"name"`
 	Value float64  `json:"value"`
 	Unit  string   `json:"unit"`
+	Floor *float64 `json:"floor"`
 	Goal  *float64 `json:"goal"`
 }
 
 // curve is what a report says of one thing, by size.
 type curve struct {
-	name, unit, of string // "Encrypt", "of one", "versions of the key"
-	points         plotter.XYs
+	name, unit, of string      // "Encrypt", "of one", "versions of the key"
+	points, floors plotter.XYs // floors: none where the unit is a ratio already
 	goal           *float64
 }
 
@@ -89,6 +90,9 @@ func curves(figures []figure) (all []*curve) {
 			byName[key], all = c, append(all, c)
 		}
 		c.points = append(c.points, plotter.XY{X: size, Y: f.Value})
+		if f.Floor != nil && f.Goal == nil {
+			c.floors = append(c.floors, plotter.XY{X: size, Y: *f.Floor})
+		}
 	}
 	return slices.DeleteFunc(all, func(c *curve) bool { return len(c.points) < 2 })
 }
@@ -99,7 +103,11 @@ func (c *curve) draw(path string) error {
 	p.X.Label.Text, p.Y.Label.Text = c.of, c.name+", "+c.unit
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Y.Min = 0
-	if err := plotutil.AddLinePoints(p, "measured", c.points); err != nil {
+	lines := []any{"measured", c.points}
+	if len(c.floors) > 0 {
+		lines = append(lines, "floor", c.floors)
+	}
+	if err := plotutil.AddLinePoints(p, lines...); err != nil {
 		return err
 	}
 	if c.goal != nil && c.unit == "of one" {
@@ -108,7 +116,7 @@ func (c *curve) draw(path string) error {
 		p.Add(goal)
 		p.Legend.Add("goal, at least", goal)
 	}
-	for _, at := range c.points {
+	for _, at := range append(c.points[:len(c.points):len(c.points)], c.floors...) {
 		p.Y.Max = max(p.Y.Max, at.Y*1.1)
 	}
 	return p.Save(16*vg.Centimeter, 10*vg.Centimeter, path)

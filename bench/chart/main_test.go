@@ -17,6 +17,8 @@ const report = `[
  {"name": "Encrypt with 1000 versions of the key", "value": 0.99, "unit": "of one", "goal": 0.95},
  {"name": "start with 100 keys", "value": 0.02, "unit": "s", "goal": 1},
  {"name": "start with 1000 keys", "value": 0.03, "unit": "s", "goal": 1},
+ {"name": "Encrypt of 16 bytes", "value": 2.1, "unit": "MiB/s", "floor": 2.5, "goal": null},
+ {"name": "Encrypt of 1000 bytes", "value": 90, "unit": "MiB/s", "floor": 100, "goal": null},
  {"name": "Encrypt with 100 policies", "value": 0.99, "unit": "of one", "goal": 0.95}
 ]`
 
@@ -30,8 +32,12 @@ func TestCurvesAreDrawn(t *testing.T) {
 		t.Fatal(err)
 	}
 	drawn, err := filepath.Glob(filepath.Join(folder, "*.svg"))
-	if err != nil || len(drawn) != 2 || strings.Count(out.String(), "\n") != 2 {
-		t.Fatalf("drew %q, %v; want the versions and the start, and no curve of one point", drawn, err)
+	if err != nil || len(drawn) != 3 || strings.Count(out.String(), "\n") != 3 {
+		t.Fatalf("drew %q, %v; want the versions, the start and the sizes, and no curve of one point", drawn, err)
+	}
+	beside, err := os.ReadFile(filepath.Join(folder, "Encrypt-bytes.svg"))
+	if err != nil || !strings.Contains(string(beside), "floor") {
+		t.Errorf("the sizes' curve lacks its floor, %v", err)
 	}
 	for _, path := range drawn {
 		wellFormed(t, path)

@@ -12,6 +12,9 @@ import (
 // of room (RESOURCE_EXHAUSTED, HTTP 429).
 var ErrOverload = errors.New("the server is overloaded")
 
+// Refused tells whether a call was refused for want of room: a server under load may.
+func Refused(err error) bool { return errors.Is(err, ErrOverload) }
+
 // Token is a bearer token; printing it does not show it.
 type Token string
 
