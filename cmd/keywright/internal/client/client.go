@@ -111,11 +111,18 @@ func transportCredentials(s Settings) (credentials.TransportCredentials, error) 
 		}
 	}
 	if s.CertFile != "" {
-		certificate, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("the client certificate: %w", err)
+		// Read anew for each connection: who stays connected for long has it renewed.
+		read := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			certificate, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+			if err != nil {
+				return nil, fmt.Errorf("the client certificate: %w", err)
+			}
+			return &certificate, nil
 		}
-		config.Certificates = []tls.Certificate{certificate}
+		if _, err := read(nil); err != nil {
+			return nil, err
+		}
+		config.GetClientCertificate = read
 	}
 	return credentials.NewTLS(config), nil
 }
