@@ -51,12 +51,12 @@ func (b *bench) served() (subjects []subject) {
 		w.Payload = bytes
 		inMiB := func(noop bool) maker { return scaled(b.grpcBy(few, w, mode, noop), float64(bytes)/mebibyte) }
 		subjects = append(subjects, rarely(subject{name: fmt.Sprintf("Encrypt of %d bytes", bytes), unit: "MiB/s", predict: first,
-			probe: inMiB(false), floors: probes(inMiB(true))}, 5))
+			probe: inMiB(false), floors: probes(inMiB(true))}, 3))
 	}
 	w := work("encrypt", rig.SealingKey)
 	for _, callers := range []int{1, 4, 16, 64, 256, 1024, manyCallers} {
 		subjects = append(subjects, rarely(subject{name: fmt.Sprintf("Encrypt with %d callers", callers), unit: opsPerSecond, predict: first,
-			probe: b.grpcBy(callers, w, mode, false), floors: probes(b.grpcBy(callers, w, mode, true))}, 5))
+			probe: b.grpcBy(callers, w, mode, false), floors: probes(b.grpcBy(callers, w, mode, true))}, 3))
 	}
 	return subjects
 }
