@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -54,11 +55,24 @@ func refuse(s *wire.Sender, f wire.Frame, cause error) {
 	})
 }
 
+// brief is the kind of a bad worker that says that it is ready, and ends.
+const brief = "brief"
+
 // bad is a worker that starts as it should and answers with garbage.
 func bad(kind string) {
 	conn, err := inherited(socketFD)
 	if err != nil {
 		os.Exit(3)
+	}
+	if kind == brief {
+		ready, err := wire.Append(nil, wire.Ready, 0, nil)
+		if err == nil {
+			_, err = conn.Write(ready)
+		}
+		if err != nil {
+			os.Exit(3)
+		}
+		os.Exit(0)
 	}
 	frames, sender := wire.NewReader(conn), wire.NewSender()
 	go func() { _ = sender.Run(conn) }()
@@ -103,6 +117,32 @@ func TestNonsenseIsTheEndOfAWorker(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a worker says last is heard, also when it has ended before anybody listens.
+func TestLastWordsAreHeard(t *testing.T) {
+	config := configFor(softhsmtest.Token(t))
+	config.HSM.Logger, _ = newJournal(t)
+	config.Command = []string{self, badCommand, brief}
+	config, err := config.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // who waits for the end may be quicker than who reads
+	onThreadOfItsOwn(func() {
+		for range 20 {
+			p, err := spawn(config)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, err = p.awaitOpen(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			p.kill(errors.New("the test is over"))
+		}
+	})
 }
 
 // A worker that does not answer does not keep its Supervisor from closing.

@@ -106,10 +106,18 @@ func (p *process) attend(stderr *os.File) {
 		}
 		_ = p.conn.(*net.UnixConn).CloseWrite() // fails if the worker has ended
 	})
-	p.running.Go(func() { p.lose(p.read()) })
+	heard := make(chan struct{})
+	p.running.Go(func() {
+		defer close(heard)
+		p.lose(p.read())
+	})
 	p.running.Go(func() { p.listen(stderr) })
 	go func() {
 		_ = p.cmd.Wait()
+		select { // the last that it said counts
+		case <-heard:
+		case <-time.After(time.Second): // what the module has started may hold the socket open
+		}
 		p.lose(errors.New("it ended"))
 		// What the module has started may hold the pipe open.
 		_ = stderr.SetReadDeadline(time.Now().Add(time.Second))
