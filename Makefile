@@ -51,10 +51,6 @@ test: softhsm nss python ## run all tests under the race detector (some 10 minut
 hsm-all: softhsm build ## run the HSM suite on all kinds of devices, and print what each can do
 	@.ci/devices bin/keywrightd
 
-.PHONY: compat
-compat: softhsm ## run other programs' own client code against Keywright
-	cd compat && go test -count=1 ./...
-
 .PHONY: check
 check: generated format tidy layers vet lint staticcheck vulnerabilities guard test ## check everything that CI checks, tests included
 

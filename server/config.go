@@ -55,8 +55,6 @@ type Config struct {
 	GRPCAddress, RESTAddress string
 	// Sockets are served too, gRPC alone.
 	Sockets []Socket
-	// Kubernetes are sockets for API servers.
-	Kubernetes []KubernetesSocket
 	// MetricsAddress serves /metrics, /healthz and /readyz in plaintext and
 	// without authentication; empty means not at all.
 	MetricsAddress string

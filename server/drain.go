@@ -23,9 +23,6 @@ func (s *Server) drain() error {
 	defer cancel()
 	var stopping sync.WaitGroup
 	stopping.Go(s.grpc.GracefulStop)
-	for _, p := range s.plugins {
-		stopping.Go(p.server.GracefulStop)
-	}
 	for _, w := range s.web {
 		if w.operator {
 			// Served to the end: who watches the drain asks here.
@@ -50,9 +47,6 @@ func (s *Server) drain() error {
 		calls, streams := s.gate.InFlight()
 		s.config.Logger.Warn("calls still in flight are cancelled", "calls", calls, "streams", streams)
 		go s.grpc.Stop()
-		for _, p := range s.plugins {
-			go p.server.Stop()
-		}
 	}
 	select {
 	case <-finished:

@@ -42,7 +42,6 @@ type Server struct {
 	names  []string // of the services, for health; "" is all
 
 	web       []web
-	plugins   []plugin
 	listeners map[string]net.Listener // by "grpc", "rest", "metrics"
 	sockets   []net.Listener
 }
@@ -68,7 +67,7 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{config: c, gate: g, listeners: map[string]net.Listener{}}
-	if err := errors.Join(s.loadFiles(), s.listen(), s.listenSockets(), s.listenKubernetes()); err != nil {
+	if err := errors.Join(s.loadFiles(), s.listen(), s.listenSockets()); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -130,21 +129,7 @@ func isLoopback(a net.Addr) bool {
 // build makes what the listeners serve.
 func (s *Server) build() error {
 	a := api.New(s.gate, s.config.Service, s.config.Version)
-	s.grpc = s.newGRPC()
-	a.Register(s.grpc)
-	s.names = []string{""}
-	for _, service := range a.Services() {
-		s.names = append(s.names, service.Name)
-	}
-	s.health = health.NewServer()
-	healthpb.RegisterHealthServer(s.grpc, s.health)
-	reflection.Register(s.grpc)
-	s.buildKubernetes(a)
-	return s.buildWeb(a)
-}
-
-func (s *Server) newGRPC() *grpc.Server {
-	return grpc.NewServer(
+	s.grpc = grpc.NewServer(
 		grpc.Creds(s.files.Credentials()),
 		gate.CodecOption(),
 		grpc.StreamInterceptor(s.gate.Stream),
@@ -159,6 +144,15 @@ func (s *Server) newGRPC() *grpc.Server {
 		// the largest part of a call's CPU time.
 		grpc.NumStreamWorkers(streamWorkers),
 	)
+	a.Register(s.grpc)
+	s.names = []string{""}
+	for _, service := range a.Services() {
+		s.names = append(s.names, service.Name)
+	}
+	s.health = health.NewServer()
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	return s.buildWeb(a)
 }
 
 func (s *Server) buildWeb(a *api.API) error {
@@ -222,9 +216,6 @@ func (s *Server) Serve(ctx context.Context) error {
 	for _, listener := range s.sockets {
 		start(func() error { return s.grpc.Serve(listener) })
 	}
-	for _, p := range s.plugins {
-		start(func() error { return p.server.Serve(p.listener) })
-	}
 	for _, w := range s.web {
 		start(w.serve)
 	}
@@ -276,8 +267,5 @@ func (s *Server) Close() {
 	}
 	for _, l := range s.sockets {
 		_ = l.Close()
-	}
-	for _, p := range s.plugins {
-		p.close()
 	}
 }

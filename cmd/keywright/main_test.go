@@ -56,7 +56,7 @@ func runScripts(t *testing.T, profile string) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "flip": flip, "cut": cut, "bigfile": bigfile, "getjson": getjson, "mode": mode, "alone": alone, "waitfor": waitfor, "signedlog": signedlog, "until": until, "docscript": docscript, "kmsv2": kmsv2,
+			"exits": exits, "flip": flip, "cut": cut, "bigfile": bigfile, "getjson": getjson, "mode": mode, "alone": alone, "waitfor": waitfor, "signedlog": signedlog, "until": until, "docscript": docscript,
 		},
 	})
 }

@@ -67,7 +67,6 @@ func relaxGC() {
 }
 
 func serverConfig(c *config.Config, log *slog.Logger, service *kms.Service, metrics *server.Metrics) server.Config {
-	sockets, kubernetes := socketsOf(c)
 	return server.Config{
 		Service:         service,
 		GRPCAddress:     c.Listen.GRPC,
@@ -79,8 +78,7 @@ func serverConfig(c *config.Config, log *slog.Logger, service *kms.Service, metr
 		MaxInFlight:     c.Limits.MaxInFlight,
 		CallTimeout:     time.Duration(c.Limits.CallTimeout),
 		DrainTimeout:    time.Duration(c.Limits.DrainTimeout),
-		Sockets:         sockets,
-		Kubernetes:      kubernetes,
+		Sockets:         socketsOf(c),
 		ConnectionAge:   time.Duration(c.Limits.ConnectionAge),
 		Logger:          log,
 		Metrics:         metrics,
@@ -90,20 +88,15 @@ func serverConfig(c *config.Config, log *slog.Logger, service *kms.Service, metr
 	}
 }
 
-// socketsOf are the sockets of Keywright's own API and those for Kubernetes.
-func socketsOf(c *config.Config) (own []server.Socket, kubernetes []server.KubernetesSocket) {
+func socketsOf(c *config.Config) (sockets []server.Socket) {
 	for _, s := range c.Listen.Unix {
 		socket := server.Socket{Path: s.Path, Mode: fs.FileMode(s.Mode)}
 		for _, p := range s.Peers {
 			socket.Peers = append(socket.Peers, server.Peer{UID: *p.UID, Principal: p.Principal, Groups: p.Groups})
 		}
-		if k := s.Kubernetes; k != nil {
-			kubernetes = append(kubernetes, server.KubernetesSocket{Socket: socket, Namespace: k.Namespace, Key: k.Key})
-		} else {
-			own = append(own, socket)
-		}
+		sockets = append(sockets, socket)
 	}
-	return own, kubernetes
+	return sockets
 }
 
 // printReady says in one line where the server listens. Connections are accepted

@@ -111,18 +111,11 @@ func transportCredentials(s Settings) (credentials.TransportCredentials, error) 
 		}
 	}
 	if s.CertFile != "" {
-		// Read anew for each connection: who stays connected for long has it renewed.
-		read := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			certificate, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
-			if err != nil {
-				return nil, fmt.Errorf("the client certificate: %w", err)
-			}
-			return &certificate, nil
+		certificate, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("the client certificate: %w", err)
 		}
-		if _, err := read(nil); err != nil {
-			return nil, err
-		}
-		config.GetClientCertificate = read
+		config.Certificates = []tls.Certificate{certificate}
 	}
 	return credentials.NewTLS(config), nil
 }

@@ -24,9 +24,6 @@ func (e *Error) Error() string {
 	return e.Message + " (request id " + e.RequestID + ")"
 }
 
-// GRPCStatus gives the call's code on to who asks by means of gRPC himself.
-func (e *Error) GRPCStatus() *status.Status { return status.New(e.Code, e.Error()) }
-
 // newError turns what gRPC returned into an *Error; nil stays nil.
 func newError(err error, addr, requestID string) error {
 	if err == nil {

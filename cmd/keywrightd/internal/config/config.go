@@ -68,16 +68,9 @@ type Listen struct {
 
 // Socket is a unix socket for gRPC.
 type Socket struct {
-	Path       string      `yaml:"path"`
-	Mode       Mode        `yaml:"mode"` // 0: 0600
-	Peers      []Peer      `yaml:"peers"`
-	Kubernetes *Kubernetes `yaml:"kubernetes"` // nil: the socket serves Keywright's own API
-}
-
-// Kubernetes is the key of a socket that speaks Kubernetes KMS v2, and nothing else.
-type Kubernetes struct {
-	Namespace string `yaml:"namespace"`
-	Key       string `yaml:"key"`
+	Path  string `yaml:"path"`
+	Mode  Mode   `yaml:"mode"` // 0: 0600
+	Peers []Peer `yaml:"peers"`
 }
 
 // Peer maps a local user to a principal.

@@ -106,18 +106,7 @@ func (l *Listen) check(p *problems, plaintext bool) {
 		p.require(socket.Mode&0o600 == 0o600 || socket.Mode == 0, field+".mode", "is %#o: the server's own user must be able to read and write", uint32(socket.Mode))
 		paths[socket.Path] = true
 		socket.checkPeers(p, field)
-		socket.checkKubernetes(p, field)
 	}
-}
-
-// checkKubernetes wants peers, since an API server has no token to send.
-func (s *Socket) checkKubernetes(p *problems, field string) {
-	if s.Kubernetes == nil {
-		return
-	}
-	p.require(s.Kubernetes.Namespace != "", field+".kubernetes.namespace", "is missing: name the key's namespace")
-	p.require(s.Kubernetes.Key != "", field+".kubernetes.key", "is missing: name the key")
-	p.require(len(s.Peers) > 0, field+".peers", "is empty: name the user that the API server runs as; it has no token to send")
 }
 
 func (s *Socket) checkPeers(p *problems, field string) {
