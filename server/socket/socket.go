@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -30,6 +31,9 @@ type Listener struct {
 	*net.UnixListener
 	path string
 	made fs.FileInfo
+
+	closing sync.Once
+	closed  error
 }
 
 // Listen makes the socket: under another name first, so that it is never there with
@@ -104,7 +108,13 @@ func (l *Listener) listen(mode fs.FileMode) error {
 func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 // Close ends listening and removes the socket, unless another has taken its place.
+// Only the first call does something: later, the same inode may be another's socket.
 func (l *Listener) Close() error {
+	l.closing.Do(func() { l.closed = l.close() })
+	return l.closed
+}
+
+func (l *Listener) close() error {
 	err := l.UnixListener.Close()
 	if info, statErr := os.Lstat(l.path); statErr == nil && os.SameFile(info, l.made) {
 		err = errors.Join(err, os.Remove(l.path))
