@@ -15,22 +15,14 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 	v2 "k8s.io/kms/apis/v2"
 
 	"github.com/keywright/keywright/kms"
 	"github.com/keywright/keywright/server/internal/gate"
 	"github.com/keywright/keywright/server/internal/identity"
 	"github.com/keywright/keywright/server/kube/kmsv2"
-)
-
-const (
-	handshakeTimeout = 10 * time.Second
-	idleTimeout      = 2 * time.Minute
-	maxHeaderBytes   = 32 << 10
 )
 
 // Socket is a unix socket that is bound to a key.
@@ -81,16 +73,8 @@ func New(g *gate.Gate, service *kms.Service, logger *slog.Logger, s Socket) (*Pl
 	}
 	logger = logger.With("socket", s.Path, "namespace", s.Namespace, "key", s.Key)
 	p := &Plugin{socket: s, service: service, api: kmsv2.New(logger), logger: logger, listener: listener}
-	p.grpc = grpc.NewServer(
-		grpc.Creds((*identity.Files)(nil).Credentials()), // none, but for who is at the other end
-		gate.CodecOption(),
-		grpc.MaxRecvMsgSize(kmsv2.MaxMessageBytes),
-		grpc.MaxHeaderListSize(maxHeaderBytes),
-		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: handshakeTimeout, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: idleTimeout}),
-		grpc.WaitForHandlers(true),
-	)
+	p.grpc = grpc.NewServer(append(kmsv2.ServerOptions(), gate.CodecOption(),
+		grpc.Creds((*identity.Files)(nil).Credentials()))...) // none, but for who is at the other end
 	p.grpc.RegisterService(p.descriptor(g), nil)
 	return p, nil
 }

@@ -20,7 +20,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 	v2 "k8s.io/kms/apis/v2"
 )
@@ -30,13 +32,15 @@ const (
 	Version = "v2"
 	// Healthy is what Status says of a key that can be used; all else is a reason.
 	Healthy = "ok"
-	// MaxMessageBytes bounds a request; the API's own bounds are well below.
-	MaxMessageBytes = 64 << 10
-
 	// probeTimeout is shorter than the 3 seconds that the API server waits unless it
 	// is configured otherwise, so that it gets a reason and not just no answer.
 	probeTimeout = 2 * time.Second
 	maxReason    = 1 << 10
+
+	maxMessageBytes  = 64 << 10 // of a request; the API's own bounds are well below
+	maxHeaderBytes   = 32 << 10
+	handshakeTimeout = 10 * time.Second
+	idleTimeout      = 2 * time.Minute
 )
 
 // probeText is what Status encrypts and decrypts.
@@ -60,6 +64,18 @@ type Service struct {
 
 // New returns a Service that tells the logger when the key's health changes.
 func New(logger *slog.Logger) *Service { return &Service{logger: logger} }
+
+// ServerOptions bound what a client of the socket can ask a gRPC server for.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: handshakeTimeout, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: idleTimeout}),
+		grpc.WaitForHandlers(true),
+	}
+}
 
 // Status says whether the key can be used, and its id. It is honest, since it
 // encrypts and decrypts a few bytes, through the same policy and into the same audit
