@@ -15,6 +15,7 @@ package kmsv2
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -110,6 +111,9 @@ func probe(ctx context.Context, b Backend) (string, error) {
 
 // reasonOf is an error's text in one line, and never "ok" or nothing.
 func reasonOf(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "the key did not answer within " + probeTimeout.String()
+	}
 	text := strings.Join(strings.Fields(status.Convert(err).Message()), " ")
 	if len(text) > maxReason {
 		text = strings.ToValidUTF8(text[:maxReason], "")
