@@ -54,6 +54,10 @@ hsm-all: softhsm build ## run the HSM suite on all kinds of devices, and print w
 .PHONY: check
 check: generated format tidy layers vet lint staticcheck vulnerabilities guard test ## check everything that CI checks, tests included
 
+.PHONY: compat
+compat: softhsm ## try the Kubernetes sockets with the API server's own code (2 minutes)
+	cd server/kube/interop && go test -count=1 -parallel 3 -timeout 15m ./...
+
 .PHONY: faults
 faults: softhsm ## make the HSM fail in every way, and print what was observed of each fault
 	@.ci/faults

@@ -8,6 +8,7 @@ import (
 	"github.com/keywright/keywright/kms"
 	"github.com/keywright/keywright/server/internal/gate"
 	"github.com/keywright/keywright/server/internal/identity"
+	"github.com/keywright/keywright/server/kube"
 )
 
 // Defaults of Config.
@@ -23,6 +24,9 @@ type Socket = identity.Socket
 
 // Peer maps a user of a Socket to a principal.
 type Peer = identity.Peer
+
+// KubernetesSocket is a unix socket that Kubernetes KMS v2 is served on.
+type KubernetesSocket = kube.Socket
 
 // ErrSocketInUse says that another process listens on a unix socket.
 var ErrSocketInUse = identity.ErrSocketInUse
@@ -55,6 +59,8 @@ type Config struct {
 	GRPCAddress, RESTAddress string
 	// Sockets are served too, gRPC alone.
 	Sockets []Socket
+	// Kubernetes are the sockets of API servers, each bound to a key.
+	Kubernetes []KubernetesSocket
 	// MetricsAddress serves /metrics, /healthz and /readyz in plaintext and
 	// without authentication; empty means not at all.
 	MetricsAddress string

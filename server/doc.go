@@ -5,7 +5,8 @@
 // Every request, whichever way it came, passes the same gate (internal/gate) and
 // runs a row of the same table (internal/api), which internal/translate turns
 // into calls of the core. REST (internal/rest) runs the rows in process, without
-// a connection to itself. Who calls is found out by internal/identity.
+// a connection to itself. Who calls is found out by internal/identity. Kubernetes
+// API servers have sockets and an API of their own (kube), behind the same gate.
 //
 // Lifetimes: New opens the listeners, Serve runs until its context ends and then
 // drains: health turns NOT_SERVING, streams are ended, calls in flight finish

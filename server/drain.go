@@ -23,6 +23,9 @@ func (s *Server) drain() error {
 	defer cancel()
 	var stopping sync.WaitGroup
 	stopping.Go(s.grpc.GracefulStop)
+	for _, plugin := range s.kube {
+		stopping.Go(plugin.GracefulStop)
+	}
 	for _, w := range s.web {
 		if w.operator {
 			// Served to the end: who watches the drain asks here.
@@ -47,6 +50,9 @@ func (s *Server) drain() error {
 		calls, streams := s.gate.InFlight()
 		s.config.Logger.Warn("calls still in flight are cancelled", "calls", calls, "streams", streams)
 		go s.grpc.Stop()
+		for _, plugin := range s.kube {
+			go plugin.Stop()
+		}
 	}
 	select {
 	case <-finished:

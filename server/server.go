@@ -20,6 +20,7 @@ import (
 	"github.com/keywright/keywright/server/internal/gate"
 	"github.com/keywright/keywright/server/internal/identity"
 	"github.com/keywright/keywright/server/internal/rest"
+	"github.com/keywright/keywright/server/kube"
 )
 
 const (
@@ -44,6 +45,7 @@ type Server struct {
 	web       []web
 	listeners map[string]net.Listener // by "grpc", "rest", "metrics"
 	sockets   []net.Listener
+	kube      []*kube.Plugin
 }
 
 // web is an HTTP server and its listener.
@@ -67,7 +69,7 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{config: c, gate: g, listeners: map[string]net.Listener{}}
-	if err := errors.Join(s.loadFiles(), s.listen(), s.listenSockets()); err != nil {
+	if err := errors.Join(s.loadFiles(), s.listen(), s.listenSockets(), s.listenKubernetes()); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -117,6 +119,17 @@ func (s *Server) listenSockets() error {
 			return err
 		}
 		s.sockets = append(s.sockets, listener)
+	}
+	return nil
+}
+
+func (s *Server) listenKubernetes() error {
+	for _, socket := range s.config.Kubernetes {
+		plugin, err := kube.New(s.gate, s.config.Service, s.config.Logger, socket)
+		if err != nil {
+			return err
+		}
+		s.kube = append(s.kube, plugin)
 	}
 	return nil
 }
@@ -216,6 +229,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	for _, listener := range s.sockets {
 		start(func() error { return s.grpc.Serve(listener) })
 	}
+	for _, plugin := range s.kube {
+		start(plugin.Serve)
+	}
 	for _, w := range s.web {
 		start(w.serve)
 	}
@@ -258,6 +274,9 @@ func (s *Server) Close() {
 	s.gate.Drain()
 	if s.grpc != nil {
 		s.grpc.Stop()
+	}
+	for _, plugin := range s.kube {
+		plugin.Stop()
 	}
 	for _, w := range s.web {
 		_ = w.server.Close()

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 func TestProgram(t *testing.T) {
 	profile := startServer(t)
 	t.Run("scripts", func(t *testing.T) { runScripts(t, profile) })
+	t.Run("kube-plugin", func(t *testing.T) { kubePlugin(t, profile) })
 	t.Run("interrupt", func(t *testing.T) { interruptLeavesNothing(t, profile) })
 }
 

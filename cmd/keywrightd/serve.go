@@ -79,6 +79,7 @@ func serverConfig(c *config.Config, log *slog.Logger, service *kms.Service, metr
 		CallTimeout:     time.Duration(c.Limits.CallTimeout),
 		DrainTimeout:    time.Duration(c.Limits.DrainTimeout),
 		Sockets:         socketsOf(c),
+		Kubernetes:      kubernetesOf(c),
 		ConnectionAge:   time.Duration(c.Limits.ConnectionAge),
 		Logger:          log,
 		Metrics:         metrics,
@@ -95,6 +96,13 @@ func socketsOf(c *config.Config) (sockets []server.Socket) {
 			socket.Peers = append(socket.Peers, server.Peer{UID: *p.UID, Principal: p.Principal, Groups: p.Groups})
 		}
 		sockets = append(sockets, socket)
+	}
+	return sockets
+}
+
+func kubernetesOf(c *config.Config) (sockets []server.KubernetesSocket) {
+	for _, s := range c.Listen.Kubernetes {
+		sockets = append(sockets, s.Of())
 	}
 	return sockets
 }

@@ -54,7 +54,7 @@ func (c *Connection) caller() (*policy.Caller, error) {
 	case c.local && c.peer != nil:
 		return c.peer, nil
 	case c.local:
-		return nil, unauthenticated("UNKNOWN_PEER", fmt.Sprintf("uid %d is not among this socket's peers: map it in listen.unix, or send a token (authorization: Bearer kwt_...)", c.uid))
+		return nil, unauthenticated("UNKNOWN_PEER", fmt.Sprintf("uid %d is not among this socket's peers: name it in the configuration (listen), or send a token (authorization: Bearer kwt_...)", c.uid))
 	case c.certificate == nil:
 		return nil, unauthenticated("NO_CREDENTIALS",
 			"no credentials: send a token (authorization: Bearer kwt_...) or connect with a client certificate")

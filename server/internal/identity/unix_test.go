@@ -1,8 +1,6 @@
 package identity
 
 import (
-	"errors"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,45 +38,6 @@ func TestUnixPeers(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, caller, err)
 		}
 		_, _ = client.Close(), l.Close()
-	}
-}
-
-func TestSocketFile(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "s")
-	first, err := ListenUnix(Socket{Path: path, Mode: 0o660})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 || first.Addr().String() != path {
-		t.Errorf("%v, %v, %v", info.Mode(), err, first.Addr())
-	}
-	if _, err := ListenUnix(Socket{Path: path}); !errors.Is(err, ErrSocketInUse) {
-		t.Errorf("another at the same path: %v", err)
-	}
-	// Left by a process that died: it does not answer.
-	_ = first.Listener.Close()
-	second, err := ListenUnix(Socket{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
-	_ = first.Close() // must not take the other's
-	if c, err := net.Dial("unix", path); err != nil {
-		t.Errorf("the second does not listen any more: %v", err)
-	} else {
-		_ = c.Close()
-	}
-	if err := second.Close(); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("it is still there: %v", err)
-	}
-	if left, _ := os.ReadDir(dir); len(left) != 0 {
-		t.Errorf("left behind: %v", left)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keywright/keywright/cmd/keywright/internal/command"
 	"github.com/keywright/keywright/cmd/keywright/internal/data"
+	"github.com/keywright/keywright/cmd/keywright/internal/kube"
 	"github.com/keywright/keywright/cmd/keywright/internal/manage"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 )
@@ -61,6 +62,7 @@ func execute(ctx context.Context, app *command.App, args []string) int {
 func rootCommand(app *command.App) *cobra.Command {
 	root := app.Group("keywright", "Use and manage keys of a Keywright server", manage.Commands(app)...)
 	root.AddCommand(data.Commands(app)...)
+	root.AddCommand(kube.Commands(app)...)
 	root.AddCommand(versionCommand(app), exitCodesTopic(), connectionTopic())
 	root.Long = "Use and manage keys of a Keywright server.\n\nKeys are named NAMESPACE/KEY, or KEY in the default namespace (--namespace or " + command.EnvNamespace + ")."
 	root.SilenceErrors, root.SilenceUsage = true, true

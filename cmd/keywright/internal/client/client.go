@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -27,6 +28,9 @@ const (
 	// attempts bounds how often one call is sent while the server is unavailable.
 	attempts   = 3
 	firstPause = 150 * time.Millisecond
+
+	pingInterval = 30 * time.Second // the server allows 10
+	pingTimeout  = 10 * time.Second
 )
 
 // requestIDHeader is the response metadata that carries the request id.
@@ -63,6 +67,8 @@ func New(s Settings) (*Client, error) {
 		grpc.WithUnaryInterceptor(c.unary),
 		grpc.WithStreamInterceptor(c.stream),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: firstPause, Multiplier: 2, MaxDelay: time.Second}}),
+		// A server that vanished without a word is found out, also between calls.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithDisableRetry(),
 	}
 	if s.Token != "" {
@@ -111,13 +117,22 @@ func transportCredentials(s Settings) (credentials.TransportCredentials, error) 
 		}
 	}
 	if s.CertFile != "" {
-		certificate, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
-		if err != nil {
+		if _, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile); err != nil {
 			return nil, fmt.Errorf("the client certificate: %w", err)
 		}
-		config.Certificates = []tls.Certificate{certificate}
+		config.GetClientCertificate = s.certificate
 	}
 	return credentials.NewTLS(config), nil
+}
+
+// certificate reads the client certificate for a handshake: one that was renewed
+// counts from the next connection on, for commands that run for long.
+func (s Settings) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	certificate, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("the client certificate: %w", err)
+	}
+	return &certificate, nil
 }
 
 // bearer sends a token with each call.

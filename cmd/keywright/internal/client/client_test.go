@@ -2,9 +2,18 @@ package client
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"io"
+	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -191,5 +200,41 @@ func TestTokenNeedsTLS(t *testing.T) {
 	}
 	if _, err := New(Settings{Addr: "127.0.0.1:1", Token: "kwt_t", Plaintext: true}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCertificateIsReadAnew: a certificate that was renewed in place counts from the
+// next handshake on.
+func TestCertificateIsReadAnew(t *testing.T) {
+	dir := t.TempDir()
+	s := Settings{CertFile: filepath.Join(dir, "me.pem"), KeyFile: filepath.Join(dir, "me.key")}
+	for _, name := range []string{"first", "second"} {
+		writeCertificate(t, s, name)
+		got, err := s.certificate(nil)
+		if err != nil || got.Leaf.Subject.CommonName != name {
+			t.Fatalf("%s: %v, %v", name, got.Leaf.Subject, err)
+		}
+	}
+}
+
+func writeCertificate(t *testing.T, s Settings, name string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{s.CertFile: {Type: "CERTIFICATE", Bytes: certificate}, s.KeyFile: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -66,17 +66,23 @@ type RunE func(*cobra.Command, []string) error
 // Run returns a function that connects and does the action.
 func (a *App) Run(do Action) RunE {
 	return a.Local(func(ctx context.Context, args []string) error {
-		settings, err := client.Resolve(a.connection, a.Getenv)
-		if err != nil {
-			return err
-		}
-		c, err := client.New(settings)
+		c, err := a.Connect()
 		if err != nil {
 			return err
 		}
 		defer c.Close() //nolint:errcheck // the answers are there
 		return do(ctx, c, args)
 	})
+}
+
+// Connect makes a client as the flags, the environment and the profile say now. Most
+// commands have Run do it.
+func (a *App) Connect() (*client.Client, error) {
+	settings, err := client.Resolve(a.connection, a.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(settings)
 }
 
 // KeyAction is an action on the key that the first argument names.

@@ -64,6 +64,8 @@ type Listen struct {
 	REST    string   `yaml:"rest"`
 	Metrics string   `yaml:"metrics"`
 	Unix    []Socket `yaml:"unix"`
+	// Kubernetes are the sockets of API servers.
+	Kubernetes []KubernetesSocket `yaml:"kubernetes"`
 }
 
 // Socket is a unix socket for gRPC.
@@ -78,6 +80,17 @@ type Peer struct {
 	UID       *uint32  `yaml:"uid"` // nil is a mistake: 0 is root
 	Principal string   `yaml:"principal"`
 	Groups    []string `yaml:"groups"`
+}
+
+// KubernetesSocket is a unix socket for Kubernetes KMS v2, bound to a key.
+type KubernetesSocket struct {
+	Path      string   `yaml:"path"`
+	Mode      Mode     `yaml:"mode"` // 0: 0600
+	Namespace string   `yaml:"namespace"`
+	Key       string   `yaml:"key"`
+	Principal string   `yaml:"principal"` // who the API server is to policy and audit
+	Groups    []string `yaml:"groups"`
+	UIDs      []uint32 `yaml:"uids"` // who may be the API server; none: root and the server's own user
 }
 
 // TLS says who the server is and whom it believes.
@@ -147,7 +160,7 @@ func Default() Config {
 		DataDir: "/var/lib/keywright",
 		HSM: HSM{PIN: PIN{FD: NoFD}, Timeout: Duration(5 * time.Second), Workers: 1, Env: worker.DefaultEnv(),
 			OnLoss: string(kms.OnLossServe), OnLossAfter: Duration(10 * time.Minute), Tokens: []Token{}},
-		Listen: Listen{GRPC: "127.0.0.1:7700", REST: "127.0.0.1:7701", Metrics: "127.0.0.1:7702", Unix: []Socket{}},
+		Listen: Listen{GRPC: "127.0.0.1:7700", REST: "127.0.0.1:7701", Metrics: "127.0.0.1:7702", Unix: []Socket{}, Kubernetes: []KubernetesSocket{}},
 		TLS:    TLS{ClientCAs: []Bundle{}},
 		Limits: Limits{MaxMessageBytes: 4 << 20, MaxInFlight: 4096,
 			CallTimeout: Duration(30 * time.Second), DrainTimeout: Duration(15 * time.Second),

@@ -64,7 +64,8 @@ func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "keywrightd.yaml")
 	text := minimal + "data_dir: data\naudit: {interval: 25ms, segment_bytes: 2GiB}\ntls:\n  client_cas: [{name: corp, file: ca.pem}]\n" +
-		"listen: {unix: [{path: s, mode: 0660, peers: [{uid: 0, principal: 'Workload::\"local:app\"'}]}]}\n"
+		"listen: {unix: [{path: s, mode: 0660, peers: [{uid: 0, principal: 'Workload::\"local:app\"'}]}],\n" +
+		"  kubernetes: [{path: k, namespace: n, key: k, principal: 'Workload::\"local:k8s\"', uids: [0, 7]}]}\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +85,8 @@ func TestLoad(t *testing.T) {
 		{c.Listen.Unix[0].Path, filepath.Join(dir, "s")},
 		{c.Listen.Unix[0].Mode, Mode(0o660)},
 		{*c.Listen.Unix[0].Peers[0].UID, uint32(0)},
+		{c.Listen.Kubernetes[0].Path, filepath.Join(dir, "k")},
+		{c.Listen.Kubernetes[0].UIDs[1], uint32(7)},
 	} {
 		if check.got != check.want {
 			t.Errorf("got %v, want %v", check.got, check.want)
@@ -152,6 +155,11 @@ func TestLoadRefuses(t *testing.T) {
 		"peer without uid":   {minimal + "listen: {unix: [{path: s, peers: [{principal: 'User::\"a\"'}]}]}\n", "listen.unix[0].peers[0].uid is missing"},
 		"peer twice":         {minimal + "listen: {unix: [{path: s, peers: [{uid: 1, principal: 'User::\"a\"'}, {uid: 1, principal: 'User::\"b\"'}]}]}\n", "1 stands there twice"},
 		"peer a token":       {minimal + "listen: {unix: [{path: s, peers: [{uid: 1, principal: 'Token::\"a\"'}]}]}\n", "no principal of a local user"},
+		"kubernetes path":    {minimal + "listen: {kubernetes: [{namespace: n, key: k, principal: 'User::\"a\"'}]}\n", "listen.kubernetes[0].path is missing"},
+		"kubernetes, unix":   {minimal + "listen: {unix: [{path: s}], kubernetes: [{path: s, namespace: n, key: k, principal: 'User::\"a\"'}]}\n", "stands there twice"},
+		"kubernetes space":   {minimal + "listen: {kubernetes: [{path: s, key: k, principal: 'User::\"a\"'}]}\n", "listen.kubernetes[0].namespace is \"\""},
+		"kubernetes key":     {minimal + "listen: {kubernetes: [{path: s, namespace: n, key: n/k, principal: 'User::\"a\"'}]}\n", "listen.kubernetes[0].key is \"n/k\""},
+		"kubernetes nobody":  {minimal + "listen: {kubernetes: [{path: s, namespace: n, key: k}]}\n", "listen.kubernetes[0].principal is wrong"},
 		"peer group":         {minimal + "listen: {unix: [{path: s, peers: [{uid: 1, principal: 'User::\"a\"', groups: ['a b']}]}]}\n", "no group's name"},
 		"durability":         {minimal + "audit: {durability: never}\n", `audit.durability is "never"`},
 		"interval":           {minimal + "audit: {interval: 1m}\n", "audit.interval is 1m0s"},

@@ -111,6 +111,9 @@ func (c *Config) resolve(dir string) error {
 	for i := range c.Listen.Unix {
 		paths = append(paths, &c.Listen.Unix[i].Path)
 	}
+	for i := range c.Listen.Kubernetes {
+		paths = append(paths, &c.Listen.Kubernetes[i].Path)
+	}
 	paths = append(paths, c.HSM.tokenPaths()...)
 	for _, path := range paths {
 		if *path != "" && !filepath.IsAbs(*path) {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/hsm/worker"
-	"github.com/keywright/keywright/server"
 )
 
 // LocalBundle is the name of the trust domain of the CA that init makes. It is
@@ -98,30 +97,7 @@ func (l *Listen) check(p *problems, plaintext bool) {
 		p.require(number == 0 || seen[at.address] == "", at.field, "is %q, as is %s: give each a port of its own", at.address, seen[at.address])
 		seen[at.address] = at.field
 	}
-	paths := map[string]bool{}
-	for i, socket := range l.Unix {
-		field := fmt.Sprintf("listen.unix[%d]", i)
-		p.require(socket.Path != "", field+".path", "is missing: name the socket's file")
-		p.require(!paths[socket.Path], field+".path", "%q stands there twice: give each socket a path of its own", socket.Path)
-		p.require(socket.Mode&0o600 == 0o600 || socket.Mode == 0, field+".mode", "is %#o: the server's own user must be able to read and write", uint32(socket.Mode))
-		paths[socket.Path] = true
-		socket.checkPeers(p, field)
-	}
-}
-
-func (s *Socket) checkPeers(p *problems, field string) {
-	seen := map[uint32]bool{}
-	for i, peer := range s.Peers {
-		at := fmt.Sprintf("%s.peers[%d]", field, i)
-		p.require(peer.UID != nil, at+".uid", "is missing: name the local user by number")
-		if peer.UID == nil {
-			continue
-		}
-		p.require(!seen[*peer.UID], at+".uid", "%d stands there twice: a user is one principal", *peer.UID)
-		seen[*peer.UID] = true
-		err := server.Peer{UID: *peer.UID, Principal: peer.Principal, Groups: peer.Groups}.Check()
-		p.require(err == nil, at, "%v", err)
-	}
+	l.checkSockets(p)
 }
 
 func isLoopback(host string) bool {

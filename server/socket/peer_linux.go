@@ -1,4 +1,4 @@
-package identity
+package socket
 
 import (
 	"errors"
@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerUID returns the user that connected, as the kernel noted it then.
-func peerUID(c net.Conn) (uid uint32, err error) {
+// PeerUID returns the user that connected, as the kernel noted it then.
+func PeerUID(c net.Conn) (uid uint32, err error) {
 	socket, ok := c.(*net.UnixConn)
 	if !ok {
 		return 0, errors.New("not a unix socket")
