@@ -26,7 +26,7 @@ func (b *bench) growing() (subjects []subject) {
 		point("Encrypt with %d versions of the key", ofOne, "Versions", metric("encrypt-of-one"), n, 0.95)
 		point("rotation with %d versions of the key", ofOne, "Versions", metric("rotate-of-one"), n, 0.90)
 	}
-	for _, n := range b.sizes(1_000) { // each put compiles all of them: ten times as many take minutes
+	for _, n := range b.sizes(1_000) { // each put makes the index anew: ten times as many take minutes
 		point("Encrypt with %d policies", ofOne, "NumberOfPolicies", metric("encrypt-of-one"), n, 0.95)
 	}
 	for _, n := range b.sizes(1_000_000) {

@@ -190,7 +190,7 @@ func (s *Service) proposed(changes []PolicyChange) (*policy.Set, error) {
 			return nil, err
 		}
 	}
-	changed, err := source.compile(set.Revision())
+	changed, err := source.compile(set.Revision(), set)
 	return changed, policyError(err)
 }
 

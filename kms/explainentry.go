@@ -217,7 +217,7 @@ func (s *Service) policiesAt(ctx context.Context, revision uint64) (*policy.Set,
 			return nil, nil, readAuditError(err)
 		}
 	}
-	set, err := h.source().compile(revision)
+	set, err := h.source().compile(revision, s.policies.set.Load())
 	if err != nil {
 		return nil, nil, precondition("POLICIES_UNKNOWN", "the policies of revision %d cannot be rebuilt from the audit log: %v", revision, err)
 	}

@@ -32,9 +32,9 @@ func (p policySource) clone() policySource {
 }
 
 // compile makes the set, in the order of paths, so that what is told of it does
-// not depend on chance.
-func (p policySource) compile(revision uint64) (*policy.Set, error) {
-	return policy.NewSet(revision, sortedValues(p.policies), sortedValues(p.groups))
+// not depend on chance. What it shares with before, which may be nil, is taken from there.
+func (p policySource) compile(revision uint64, before *policy.Set) (*policy.Set, error) {
+	return before.Next(revision, sortedValues(p.policies), sortedValues(p.groups))
 }
 
 func sortedValues[V any](m map[string]V) []V {
@@ -47,7 +47,8 @@ func sortedValues[V any](m map[string]V) []V {
 
 // loadPolicies puts the policies and groups that were read in force.
 func (s *Service) loadPolicies(head headRecord, all covered) error {
-	if set := s.policies.set.Load(); set != nil && set.Revision() == head.PolicyRevision {
+	before := s.policies.set.Load()
+	if before != nil && before.Revision() == head.PolicyRevision {
 		return nil
 	}
 	source := policySource{map[string]policy.Policy{}, map[string]policy.Group{}}
@@ -65,7 +66,7 @@ func (s *Service) loadPolicies(head headRecord, all covered) error {
 	if err != nil {
 		return err
 	}
-	set, err := source.compile(head.PolicyRevision)
+	set, err := source.compile(head.PolicyRevision, before)
 	if err == nil {
 		s.enforce(set, source)
 	}
@@ -83,7 +84,7 @@ func (s *Service) enforce(set *policy.Set, source policySource) {
 // repeats the name of what is changed.
 func (s *Service) planEnforcement(tx *transaction, next policySource, about *policy.Resource, name, confirm string) (uint64, error) {
 	revision := s.head.stored.value.PolicyRevision + 1
-	set, err := next.compile(revision)
+	set, err := next.compile(revision, s.policies.set.Load())
 	if err != nil {
 		return 0, policyError(err)
 	}

@@ -15,7 +15,8 @@ type Set struct {
 	groups     *groups
 	index      index
 	statements map[types.PolicyID]*statement
-	ordered    []*statement // as the policies were given
+	ordered    []*statement            // as the policies were given
+	byPolicy   map[string][]*statement // by the policy's ID
 	cache      *cache
 }
 
@@ -86,28 +87,61 @@ func resourceTerm(s scope) types.EntityUID {
 // It does not repeat Validate's check against the schema: what was stored under
 // an older schema goes on being enforced.
 func NewSet(revision uint64, policies []Policy, stored []Group) (*Set, error) {
+	return (*Set)(nil).Next(revision, policies, stored)
+}
+
+// Next is NewSet for policies of which most are those of s: only what differs is
+// compiled, so that a change costs little however many policies there are. s stays as it
+// is.
+func (s *Set) Next(revision uint64, policies []Policy, stored []Group) (*Set, error) {
 	groups, err := newGroups(stored)
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{
+	next := &Set{
 		revision:   revision,
 		groups:     groups,
 		index:      index{},
-		statements: map[types.PolicyID]*statement{},
+		statements: make(map[types.PolicyID]*statement, len(policies)),
+		ordered:    make([]*statement, 0, len(policies)),
+		byPolicy:   make(map[string][]*statement, len(policies)),
 		cache:      newCache(),
 	}
-	seen := map[string]bool{}
 	for _, p := range policies {
-		if seen[p.ID()] {
+		if next.byPolicy[p.ID()] != nil {
 			return nil, &InvalidPolicy{Name: p.ID(), Problem: "two policies have this name", Advice: "rename one of them"}
 		}
-		seen[p.ID()] = true
-		if invalid := s.add(p); invalid != nil {
-			return nil, invalid
+		compiled := s.compiled(p)
+		if compiled == nil {
+			var invalid *InvalidPolicy
+			if compiled, invalid = compilePolicy(p); invalid != nil {
+				return nil, invalid
+			}
 		}
+		next.add(p.ID(), compiled)
 	}
-	return s, nil
+	return next, nil
+}
+
+// compiled returns the statements of a policy if the very same is in the Set.
+func (s *Set) compiled(p Policy) []*statement {
+	if s == nil {
+		return nil
+	}
+	found := s.byPolicy[p.ID()]
+	if len(found) == 0 || *found[0].policy != p {
+		return nil
+	}
+	return found
+}
+
+func (s *Set) add(id string, compiled []*statement) {
+	s.byPolicy[id] = compiled
+	for _, each := range compiled {
+		s.statements[each.id] = each
+		s.ordered = append(s.ordered, each)
+		s.index.add(each)
+	}
 }
 
 // Revision returns the revision the Set was made with.
@@ -121,17 +155,18 @@ func (s *Set) Apart() *Set {
 	return &apart
 }
 
-func (s *Set) add(p Policy) *InvalidPolicy {
+// compilePolicy makes a policy's statements, of which it has at least one.
+func compilePolicy(p Policy) (compiled []*statement, invalid *InvalidPolicy) {
 	doc, invalid := parse(p)
 	if invalid != nil {
-		return invalid
+		return nil, invalid
 	}
 	for i, each := range doc.statements {
 		if invalid := doc.checkConfinement(each); invalid != nil {
-			return invalid
+			return nil, invalid
 		}
 		scoped := tree(each)
-		compiled := &statement{
+		compiled = append(compiled, &statement{
 			id:        types.PolicyID(p.ID() + "#" + strconv.Itoa(i)),
 			policyID:  p.ID(),
 			policy:    &p,
@@ -140,12 +175,9 @@ func (s *Set) add(p Policy) *InvalidPolicy {
 			reads:     readsOf(scoped),
 			resource:  resourceTerm(scopeOf(scoped.Resource)),
 			principal: principalTerm(scopeOf(scoped.Principal)),
-		}
-		s.statements[compiled.id] = compiled
-		s.ordered = append(s.ordered, compiled)
-		s.index.add(compiled)
+		})
 	}
-	return nil
+	return compiled, nil
 }
 
 // maskOf returns the actions that an action scope lets through.
