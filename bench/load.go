@@ -92,7 +92,7 @@ func (o *loadOptions) pool(ctx context.Context) (*load.Pool, error) {
 		return load.REST(ctx, o.target, o.work, o.concurrency)
 	}
 	if o.streams > 0 {
-		return load.Pipeline(ctx, o.target, o.work, min(o.connections, o.streams), o.streams, o.concurrency/o.streams)
+		return load.Pipeline(ctx, o.target, o.work, min(o.connections, o.streams), o.streams, o.concurrency)
 	}
 	return load.GRPC(ctx, o.target, o.work, min(o.connections, o.concurrency), o.concurrency)
 }

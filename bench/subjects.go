@@ -165,7 +165,7 @@ func (b *bench) stream(w load.Work, mode rig.Mode, noop bool) maker {
 		if err != nil {
 			return nil, err
 		}
-		pool, err := load.Pipeline(ctx, s.Target, w, connections, streams, window)
+		pool, err := load.Pipeline(ctx, s.Target, w, connections, streams, streams*window)
 		return newCalls(pool, err, s.pid, w)
 	}
 }

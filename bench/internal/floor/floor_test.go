@@ -62,7 +62,7 @@ func TestNoopServersAnswerEveryCall(t *testing.T) {
 			pool, err := load.GRPC(t.Context(), rpc, w, 2, 4)
 			answers(t, pool, err)
 		}
-		streams, err := load.Pipeline(t.Context(), rpc, load.Work{Operation: "encrypt", Namespace: "n", Key: "k", Payload: 32}, 2, 3, 5)
+		streams, err := load.Pipeline(t.Context(), rpc, load.Work{Operation: "encrypt", Namespace: "n", Key: "k", Payload: 32}, 2, 3, 16)
 		answers(t, streams, err)
 		web := load.Target{Addr: s.AddrREST(plaintext), Plaintext: plaintext, CAFile: certFile}
 		pool, err := load.REST(t.Context(), web, load.Work{Operation: "encrypt", Namespace: "n", Key: "k", Payload: 32}, 4)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -14,6 +13,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	pb "github.com/keywright/keywright/proto/keywright/v1"
 )
 
 // dialTimeout bounds a connection with its TLS handshake.
@@ -135,14 +136,14 @@ func (l *link) send(ctx context.Context, request []byte) error {
 
 func (l *link) judge(answer *http.Response) error {
 	const shown = 300
-	switch answer.StatusCode {
-	case http.StatusOK:
+	if answer.StatusCode == http.StatusOK {
 		return nil
-	case http.StatusTooManyRequests:
-		return fmt.Errorf("%w: %s", ErrOverload, answer.Status)
 	}
-	text, _ := io.ReadAll(io.LimitReader(&l.body, shown)) // a buffer is always readable
-	return fmt.Errorf("%s refused: %s: %s", l.addr, answer.Status, oneLine(string(text)))
+	text := oneLine(string(l.body.Next(shown)))
+	if answer.StatusCode == http.StatusTooManyRequests {
+		return fmt.Errorf("%w: %s: %s", ErrOverload, answer.Status, text)
+	}
+	return fmt.Errorf("%s refused: %s: %s", l.addr, answer.Status, text)
 }
 
 type restCaller struct {
@@ -156,8 +157,12 @@ func (c *restCaller) Call(ctx context.Context) error {
 	if err := c.send(ctx, c.request); err != nil {
 		return err
 	}
-	if c.batch && bytes.Contains(c.body.Bytes(), []byte(`"error"`)) {
-		return fmt.Errorf("%s refused an operation of the batch", c.addr)
+	if !c.batch || !bytes.Contains(c.body.Bytes(), []byte(`"error"`)) {
+		return nil
 	}
-	return nil
+	var answer pb.BatchResponse // read only now: decoding all of them would slow the calls down
+	if err := protojson.Unmarshal(c.body.Bytes(), &answer); err != nil {
+		return fmt.Errorf("%s answers a batch with something else: %w", c.addr, err)
+	}
+	return refusal(&answer)
 }

@@ -1,13 +1,16 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -151,18 +154,34 @@ func takeString(m proto.Message, name protoreflect.Name) string {
 	return value
 }
 
-// refusal is the error of the first item of a batch that failed.
+// refusal is the error of the first item of a batch that failed, or of the first that
+// was not refused for want of room: that one cannot be helped by waiting.
 func refusal(answer proto.Message) error {
 	batch, ok := answer.(*pb.BatchResponse)
 	if !ok {
 		return nil
 	}
+	var first error
 	for i, result := range batch.Results {
-		if e := result.GetError(); e != nil {
-			return fmt.Errorf("operation %d of the batch: %s: %s", i, e.Status, oneLine(e.Message))
+		e := result.GetError()
+		if e == nil {
+			continue
 		}
+		err := itemError(fmt.Sprintf("operation %d of the batch", i), e)
+		if !errors.Is(err, ErrOverload) {
+			return err
+		}
+		first = cmp.Or(first, err)
 	}
-	return nil
+	return first
+}
+
+// itemError is the error of one operation of many.
+func itemError(which string, e *pb.OperationError) error {
+	if codes.Code(e.Code) == codes.ResourceExhausted {
+		return fmt.Errorf("%w: %s: %s", ErrOverload, which, oneLine(e.Message))
+	}
+	return fmt.Errorf("%s: %s: %s", which, e.Status, oneLine(e.Message))
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
