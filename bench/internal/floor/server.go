@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/keywright/keywright/bench/internal/rig"
 	pb "github.com/keywright/keywright/proto/keywright/v1"
 )
 
@@ -123,8 +124,9 @@ func (s *Server) listenREST(secure *tls.Config) (string, error) {
 
 // Sizes of answers beside the payload.
 const (
-	overhead  = 53 // XAES_256_GCM: header 13, nonce 24, tag 16
-	signature = 71 // ECDSA P-256 in DER, mostly
+	overhead         = 53 // XAES_256_GCM: header 13, nonce 24, tag 16
+	signature        = 71 // ECDSA P-256 in DER, mostly
+	signatureEd25519 = 64
 )
 
 // echo answers the hot operations with as many zeros as the real answer has bytes.
@@ -140,9 +142,14 @@ func (echo) Decrypt(_ context.Context, q *pb.DecryptRequest) (*pb.DecryptRespons
 	return &pb.DecryptResponse{Plaintext: make([]byte, max(len(q.Ciphertext)-overhead, 0)), Version: 1}, nil
 }
 
-// Sign answers with a signature's length.
-func (echo) Sign(context.Context, *pb.SignRequest) (*pb.SignResponse, error) {
-	return &pb.SignResponse{Signature: make([]byte, signature), Version: 1}, nil
+// Sign answers with a signature's length. The echo has no keys: that of the rig's
+// Ed25519 key is known by its name, and any other is taken for one of ECDSA P-256.
+func (echo) Sign(_ context.Context, q *pb.SignRequest) (*pb.SignResponse, error) {
+	length := signature
+	if q.Key == rig.Ed25519Key {
+		length = signatureEd25519
+	}
+	return &pb.SignResponse{Signature: make([]byte, length), Version: 1}, nil
 }
 
 // Batch answers encryptions.
