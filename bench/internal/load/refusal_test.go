@@ -153,10 +153,11 @@ func TestRESTRefusals(t *testing.T) {
 		want     string
 	}{
 		"busy":             {0, http.StatusTooManyRequests, `{"message":"too many calls"}`, true, "too many calls"},
+		"forged":           {0, http.StatusUnauthorized, `{"message":"who?"}`, false, "refused the token"},
 		"wrong":            {0, http.StatusBadRequest, `{"message":"what?"}`, false, "400 Bad Request"},
 		"item, busy":       {1, http.StatusOK, `{"results":[{"error":{"code":8,"status":"RESOURCE_EXHAUSTED","message":"full"}}]}`, true, "full"},
 		"item, denied":     {1, http.StatusOK, `{"results":[{"error":{"code":7,"status":"PERMISSION_DENIED","message":"no"}}]}`, false, "PERMISSION_DENIED"},
-		"not of the batch": {1, http.StatusOK, `"error"`, false, "something else"},
+		"not of the batch": {1, http.StatusOK, `"error"`, false, "not one of Keywright's"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var later atomic.Bool
