@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -36,7 +37,7 @@ func httpPool(ctx context.Context, t Target, callers int, judge judge, prepare f
 		if links[i], err = connect(ctx, t, judge); err != nil {
 			return nil, joinClose(err, pool)
 		}
-		pool.close = append(pool.close, links[i].conn.Close)
+		pool.close = append(pool.close, links[i].close)
 		if i > 0 {
 			continue
 		}
@@ -93,6 +94,14 @@ func connect(ctx context.Context, t Target, judge judge) (*link, error) {
 		return nil, fmt.Errorf("%s does not serve: %w", t.Addr, err)
 	}
 	return &link{addr: t.Addr, conn: conn, reader: bufio.NewReader(conn), judge: judge}, nil
+}
+
+// close may come after send has closed the connection.
+func (l *link) close() error {
+	if err := l.conn.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 func dial(ctx context.Context, t Target) (net.Conn, error) {

@@ -77,12 +77,17 @@ type call struct {
 // exchange sends one call.
 type exchange func(ctx context.Context, c call, answer proto.Message) error
 
+// payload is random.
+func (w Work) payload() []byte {
+	payload := make([]byte, w.Payload)
+	_, _ = rand.Read(payload) // never fails: crypto/rand ends the process instead
+	return payload
+}
+
 // prepare makes the call of w, with a random payload, and sends it once to see
 // that it is answered.
 func (w Work) prepare(ctx context.Context, send exchange) (call, error) {
-	payload := make([]byte, w.Payload)
-	_, _ = rand.Read(payload) // never fails: crypto/rand ends the process instead
-	c, err := w.alone(ctx, w.Operation, payload, send)
+	c, err := w.alone(ctx, w.Operation, w.payload(), send)
 	if err != nil || w.Batch == 0 {
 		return c, err
 	}
