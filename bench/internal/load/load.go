@@ -1,5 +1,5 @@
-// Package load makes calls to a server, over gRPC or REST, and takes the time of
-// each.
+// Package load makes calls to a server, over gRPC or REST or as Vault's transit engine
+// is called, and takes the time of each.
 //
 // A Pool holds the connections and the callers; callers reuse their buffers and
 // connections, so that as much as possible of the machine is left to the server.

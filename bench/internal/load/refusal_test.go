@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -183,5 +184,31 @@ func TestRESTRefusals(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// TestErrorOfOneAmongMany: the connections that it closes under the others are no more
+// errors.
+func TestErrorOfOneAmongMany(t *testing.T) {
+	var calls atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // else the server does not notice that its client is gone
+		switch n := calls.Add(1); {
+		case n == 1:
+			fmt.Fprint(w, "{}")
+		case n < 10: // of nine callers, eight wait
+			<-r.Context().Done()
+		default:
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	defer s.Close()
+	pool, err := REST(t.Context(), Target{Addr: s.Listener.Addr().String(), Plaintext: true}, encrypt, 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Run(t.Context(), pool.Callers, Plan{Duration: time.Hour})
+	if err = errors.Join(err, pool.Close()); !errors.Is(err, ErrToken) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
 	}
 }
