@@ -82,6 +82,8 @@ func (s *streamCaller) Call(ctx context.Context) error {
 	switch e := answer.GetResult().GetError(); {
 	case err != nil && ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", s.addr, context.Cause(ctx))
+	case errors.Is(err, ErrOverload): // not one refusal of many: there is no next answer
+		return fmt.Errorf("%s ended the stream: %s", s.addr, err.Error())
 	case err != nil:
 		return err
 	case e != nil:

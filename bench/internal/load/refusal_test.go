@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/keywright/keywright/proto/keywright/v1"
 )
@@ -23,6 +24,7 @@ import (
 type streams struct {
 	pb.UnimplementedCryptoServer
 	answer func(id uint64) *pb.OperationResult // nil: no answer, ever
+	end    error                               // of a stream, after its first operation
 	opened atomic.Int64
 	sent   atomic.Int64 // operations that were read
 }
@@ -39,6 +41,9 @@ func (s *streams) Pipeline(stream grpc.BidiStreamingServer[pb.PipelineRequest, p
 			return err
 		}
 		s.sent.Add(1)
+		if s.end != nil {
+			return s.end
+		}
 		if s.answer == nil {
 			continue
 		}
@@ -103,8 +108,8 @@ func TestStreamsShareWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-// TestRefusedOperationsOfAStream: what is refused for want of room is counted, and the
-// stream goes on with as many operations as before.
+// TestRefusedOperationsOfAStream: what is refused for want of room is told as such, and
+// the stream goes on with as many operations as before.
 func TestRefusedOperationsOfAStream(t *testing.T) {
 	server := &streams{answer: func(id uint64) *pb.OperationResult {
 		if id%2 == 0 {
@@ -117,9 +122,30 @@ func TestRefusedOperationsOfAStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	r, err := Run(t.Context(), pool.Callers, Plan{Duration: 50 * time.Millisecond, Tolerate: func(err error) bool { return errors.Is(err, ErrOverload) }})
-	if err != nil || r.Refused < 4 || r.Latency.Count() < 4 {
-		t.Errorf("%d refused, %d answered, %v", r.Refused, r.Latency.Count(), err)
+	refusals := 0
+	for range 12 {
+		switch err := pool.Callers[0].Call(t.Context()); {
+		case errors.Is(err, ErrOverload):
+			refusals++
+		case err != nil:
+			t.Fatal(err)
+		}
+	}
+	if refusals != 6 {
+		t.Errorf("%d of 12 refused, want every other", refusals)
+	}
+}
+
+func TestOverloadThatEndsAStreamEndsTheRun(t *testing.T) {
+	target := serveGRPC(t, &streams{end: status.Error(codes.ResourceExhausted, "too many streams")})
+	pool, err := Pipeline(t.Context(), target, encrypt, 1, 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	tolerant := Plan{Duration: time.Hour, Tolerate: func(err error) bool { return errors.Is(err, ErrOverload) }}
+	if _, err := Run(t.Context(), pool.Callers, tolerant); err == nil || !strings.Contains(err.Error(), "ended the stream") || !strings.Contains(err.Error(), "too many streams") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -29,7 +29,7 @@ func TestVaultCallsEveryOperation(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer pool.Close()
-				if r, err := Run(t.Context(), pool.Callers, Plan{Duration: 20 * time.Millisecond}); err != nil || r.Latency.Count() < 3 {
+				if r, err := Run(t.Context(), pool.Callers, Plan{Duration: 50 * time.Millisecond}); err != nil || r.Latency.Count() == 0 {
 					t.Errorf("%d calls answered, %v", r.Latency.Count(), err)
 				}
 			})
