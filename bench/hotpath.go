@@ -92,7 +92,7 @@ func (b *bench) overloaded(w load.Work, mode rig.Mode) subject {
 type crowd struct{ *calls }
 
 func (c crowd) measure(ctx context.Context, d time.Duration) (sample, error) {
-	result, err := load.Run(ctx, c.pool.Callers, load.Plan{Duration: d, Tolerate: load.Refused})
+	result, err := load.Run(ctx, c.pool.Callers, load.Plan{Duration: d, Tolerate: refused})
 	return sample{value: result.Latency.Quantile(0.99).Seconds() * 1e3, latency: result.Latency}, err
 }
 

@@ -1,17 +1,25 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/keywright/keywright/bench/internal/load"
 )
+
+// defaultMount is where transit is mounted unless somebody says otherwise.
+const defaultMount = "transit"
+
+// transitDataKeys are the lengths that transit makes data keys of, in bytes.
+var transitDataKeys = []int{16, 32, 64}
 
 // loadOptions are the flags of bench load.
 type loadOptions struct {
@@ -29,20 +37,20 @@ type loadOptions struct {
 
 func (o *loadOptions) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("bench load", flag.ContinueOnError)
-	f.StringVar(&o.target.Addr, "addr", "127.0.0.1:7700", "host:port of gRPC, or of REST with -rest")
-	f.BoolVar(&o.rest, "rest", false, "call REST in place of gRPC, with a connection for each caller")
-	f.BoolVar(&o.vault, "vault", false, "call a Vault-compatible transit server (OpenBao, Vault), with a connection for each caller; -namespace is its mount, transit if not given")
+	f.StringVar(&o.target.Addr, "addr", "127.0.0.1:7700", "host:port of gRPC, or of HTTP with -rest or -vault")
+	f.BoolVar(&o.rest, "rest", false, "call REST in place of gRPC")
+	f.BoolVar(&o.vault, "vault", false, "call the transit engine of HashiCorp Vault or OpenBao, over HTTP as -rest does")
 	f.BoolVar(&o.target.Plaintext, "plaintext", false, "use no TLS")
 	f.StringVar(&o.target.CAFile, "ca-file", "", "PEM of the CA to believe (default: the system's)")
 	f.StringVar(&o.target.CertFile, "cert-file", "", "client certificate, PEM")
 	f.StringVar(&o.target.KeyFile, "key-file", "", "key of the client certificate, PEM")
 	f.StringVar(&o.tokenFile, "token-file", "", "file that holds a token")
 	f.StringVar(&o.work.Operation, "op", "encrypt", "one of "+strings.Join(load.Operations(), ", "))
-	f.StringVar(&o.work.Namespace, "namespace", "", "namespace of the key")
+	f.StringVar(&o.work.Namespace, "namespace", "", "namespace of the key; with -vault where transit is mounted (default there: "+defaultMount+")")
 	f.StringVar(&o.work.Key, "key", "", "the key")
 	f.IntVar(&o.work.Payload, "payload", 32, "bytes of plaintext or message")
 	f.IntVar(&o.work.Batch, "batch", 0, "operations in one call; 0 sends them alone")
-	f.IntVar(&o.connections, "connections", 2, "gRPC connections")
+	f.IntVar(&o.connections, "connections", 2, "gRPC connections; -rest and -vault have one for each caller")
 	f.IntVar(&o.concurrency, "concurrency", 32, "callers, evenly on the connections")
 	f.IntVar(&o.streams, "streams", 0, "send the operations through so many Pipeline streams, with -concurrency of them under way on all; 0: a call for each")
 	f.Float64Var(&o.rate, "rate", 0, "calls a second to begin, answered or not; 0: each caller waits for its answer")
@@ -63,8 +71,10 @@ func (o *loadOptions) check() error {
 		{o.concurrency < 1, "-concurrency: give at least 1"},
 		{o.rate < 0, "-rate: give 0 or more"},
 		{o.streams < 0 || o.streams > o.concurrency, "-streams: give 0 to -concurrency"},
-		{o.vault && (o.rest || o.streams > 0), "-vault goes without -rest and -streams"},
-		{o.streams > 0 && (o.rest || o.rate > 0 || o.work.Batch > 0), "-streams goes without -rest, -rate and -batch"},
+		{o.rest && o.vault, "-rest and -vault: give one of them"},
+		{o.streams > 0 && (o.rest || o.vault || o.rate > 0 || o.work.Batch > 0), "-streams goes without -rest, -vault, -rate and -batch"},
+		{o.vault && o.work.Operation == "datakey" && !slices.Contains(transitDataKeys, o.work.Payload), "-payload: transit makes data keys of 16, 32 or 64 bytes"},
+		{o.vault && o.work.Operation == "datakey" && o.work.Batch > 0, "-batch: transit makes data keys one by one"},
 		{o.duration <= 0, "-duration: give more than 0"},
 		{(o.target.CertFile == "") != (o.target.KeyFile == ""), "-cert-file and -key-file go together"},
 	} {
@@ -110,21 +120,36 @@ func runLoad(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 	if err := parse(o.flags(), args, stderr); err != nil {
 		return err
 	}
-	if o.vault && o.work.Namespace == "" {
-		o.work.Namespace = "transit"
+	if o.vault {
+		o.work.Namespace = cmp.Or(o.work.Namespace, defaultMount)
 	}
-	if err := errors.Join(o.check(), o.readToken()); err != nil {
+	if err := o.check(); err != nil {
 		return err
 	}
+	if err := o.readToken(); err != nil {
+		return err
+	}
+	defer func() { err = o.advise(err) }()
 	pool, err := o.pool(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, pool.Close()) }()
 	result, err := load.Run(ctx, pool.Callers, load.Plan{Duration: o.duration, Rate: o.rate,
-		Tolerate: load.Refused})
+		Tolerate: refused})
 	o.print(stdout, &result, !pool.Windowed)
 	return err
+}
+
+// advise adds to an error of the token which flag is to be looked at.
+func (o *loadOptions) advise(err error) error {
+	switch {
+	case !errors.Is(err, load.ErrToken):
+		return err
+	case o.tokenFile == "":
+		return fmt.Errorf("%w; none was sent: give one with -token-file", err)
+	}
+	return fmt.Errorf("%w; it is that of -token-file %s", err, o.tokenFile)
 }
 
 func (o *loadOptions) print(w io.Writer, r *load.Result, timed bool) {
@@ -140,3 +165,6 @@ func (o *loadOptions) print(w io.Writer, r *load.Result, timed bool) {
 		fmt.Fprintf(w, "  p%-5g %s\n", q*100, r.Latency.Quantile(q).Round(time.Microsecond))
 	}
 }
+
+// refused tells whether a call was refused for want of room, as a server under load may.
+func refused(err error) bool { return errors.Is(err, load.ErrOverload) }

@@ -2,7 +2,7 @@
 // run. It is no part of the product.
 //
 //	go run ./bench          first figures, as ratios to their floors
-//	go run ./bench load     loads any server and tells rate and latency
+//	go run ./bench load     loads any server, also of Vault or OpenBao, and tells rate and latency
 //	go run ./bench guard    fails if the hot path is worse than bench/baseline.json
 //
 // The server under test is a keywrightd process of its own, with the shipped

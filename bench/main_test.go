@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/keywright/keywright/bench/internal/floor"
+	"github.com/keywright/keywright/bench/internal/load/transittest"
 	"github.com/keywright/keywright/bench/internal/rig"
 	"github.com/keywright/keywright/softhsm/softhsmtest"
 )
@@ -48,6 +49,9 @@ func TestUsage(t *testing.T) {
 		"load, no payload":   {[]string{"load", "-namespace", "n", "-key", "k", "-payload", "0"}, "-payload"},
 		"load, big batch":    {[]string{"load", "-namespace", "n", "-key", "k", "-batch", "10001"}, "-batch"},
 		"load, REST streams": {[]string{"load", "-namespace", "n", "-key", "k", "-rest", "-streams", "2"}, "-streams"},
+		"load, two servers":  {[]string{"load", "-key", "k", "-rest", "-vault"}, "-vault"},
+		"load, odd data key": {[]string{"load", "-key", "k", "-vault", "-op", "datakey", "-payload", "33"}, "-payload"},
+		"load, data keys":    {[]string{"load", "-key", "k", "-vault", "-op", "datakey", "-batch", "2"}, "-batch"},
 		"load, half a pair":  {[]string{"load", "-namespace", "n", "-key", "k", "-cert-file", "c"}, "-key-file"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,49 +125,91 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte(string(r.Token())+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	forged := filepath.Join(t.TempDir(), "forged")
-	if err := os.WriteFile(forged, []byte("kwt_0000000000"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	token, forged := tokenFile(t, string(r.Token())), tokenFile(t, "kwt_0000000000")
 	grpc := []string{"load", "-duration", "100ms", "-concurrency", "4", "-namespace", rig.Namespace, "-ca-file", r.CAFile(), "-addr", s.AddrGRPC()}
 	rest := append(grpc[:len(grpc)-1:len(grpc)-1], s.AddrREST(), "-rest")
 	sealing, signing := []string{"-key", rig.SealingKey, "-token-file", token}, []string{"-key", rig.SigningKey, "-token-file", token}
-	for name, test := range map[string]struct {
-		args []string
-		want string // in the result, or in the one line of the error
-		code int
-	}{
-		"encrypt":          {join(grpc, sealing), "calls answered", exitOK},
-		"decrypt":          {join(grpc, sealing, "-op", "decrypt"), "calls answered", exitOK},
-		"data key":         {join(grpc, sealing, "-op", "datakey"), "calls answered", exitOK},
-		"sign":             {join(grpc, signing, "-op", "sign"), "calls answered", exitOK},
-		"verify":           {join(grpc, signing, "-op", "verify"), "calls answered", exitOK},
-		"batch":            {join(grpc, sealing, "-batch", "5"), "items/s", exitOK},
-		"pipeline":         {join(grpc, sealing, "-streams", "2"), "calls answered", exitOK},
-		"open loop":        {join(grpc, sealing, "-rate", "50"), "5 calls answered", exitOK},
-		"REST":             {join(rest, sealing), "calls answered", exitOK},
-		"REST decrypt":     {join(rest, sealing, "-op", "decrypt"), "calls answered", exitOK},
-		"REST batch":       {join(rest, sealing, "-batch", "5"), "items/s", exitOK},
-		"missing key":      {join(grpc, sealing, "-key", "absent"), "absent", exitFailure},
-		"REST missing key": {join(rest, sealing, "-key", "absent"), "404", exitFailure},
-		"wrong purpose":    {join(grpc, signing), "SIGN_VERIFY", exitFailure},
-		"wrong token":      {join(grpc, sealing, "-token-file", forged), "Unauthenticated", exitFailure},
-		"REST wrong token": {join(rest, sealing, "-token-file", forged), "401", exitFailure},
-		"pipeline, denied": {join(grpc, signing, "-streams", "2"), "SIGN_VERIFY", exitFailure},
-		"no token":         {join(grpc, []string{"-key", rig.SealingKey}), "Unauthenticated", exitFailure},
-		"no token file":    {join(grpc, sealing, "-token-file", "/nonexistent"), "token file", exitFailure},
-		"nothing there":    {join(grpc, sealing, "-addr", "127.0.0.1:1"), "does not serve", exitFailure},
-	} {
+	vault := append(rest[:len(rest)-1:len(rest)-1], "-vault")
+	loads(t, string(r.Token()), map[string]loadCase{
+		"encrypt":               {join(grpc, sealing), "calls answered", exitOK},
+		"decrypt":               {join(grpc, sealing, "-op", "decrypt"), "calls answered", exitOK},
+		"data key":              {join(grpc, sealing, "-op", "datakey"), "calls answered", exitOK},
+		"sign":                  {join(grpc, signing, "-op", "sign"), "calls answered", exitOK},
+		"verify":                {join(grpc, signing, "-op", "verify"), "calls answered", exitOK},
+		"batch":                 {join(grpc, sealing, "-batch", "5"), "items/s", exitOK},
+		"pipeline":              {join(grpc, sealing, "-streams", "2"), "calls answered", exitOK},
+		"open loop":             {join(grpc, sealing, "-rate", "50"), "5 calls answered", exitOK},
+		"REST":                  {join(rest, sealing), "calls answered", exitOK},
+		"REST decrypt":          {join(rest, sealing, "-op", "decrypt"), "calls answered", exitOK},
+		"REST batch":            {join(rest, sealing, "-batch", "5"), "items/s", exitOK},
+		"missing key":           {join(grpc, sealing, "-key", "absent"), "absent", exitFailure},
+		"REST missing key":      {join(rest, sealing, "-key", "absent"), "404", exitFailure},
+		"wrong purpose":         {join(grpc, signing), "SIGN_VERIFY", exitFailure},
+		"wrong token":           {join(grpc, sealing, "-token-file", forged), "Unauthenticated", exitFailure},
+		"REST wrong token":      {join(rest, sealing, "-token-file", forged), "401", exitFailure},
+		"pipeline, denied":      {join(grpc, signing, "-streams", "2"), "SIGN_VERIFY", exitFailure},
+		"no token":              {join(grpc, []string{"-key", rig.SealingKey}), "Unauthenticated", exitFailure},
+		"no token file":         {join(grpc, sealing, "-token-file", "/nonexistent"), "token file", exitFailure},
+		"nothing there":         {join(grpc, sealing, "-addr", "127.0.0.1:1"), "does not serve", exitFailure},
+		"pipeline, uneven":      {join(grpc, sealing, "-streams", "3"), "calls answered", exitOK},
+		"pipeline, absent key":  {join(grpc, sealing, "-key", "absent", "-streams", "2"), "absent", exitFailure},
+		"pipeline, wrong token": {join(grpc, sealing, "-token-file", forged, "-streams", "2"), "-token-file " + forged, exitFailure},
+		"REST, no token":        {join(rest, []string{"-key", rig.SealingKey}), "none was sent: give one with -token-file", exitFailure},
+		"REST, nothing there":   {join(rest, sealing, "-addr", "127.0.0.1:1"), "does not serve", exitFailure},
+		"REST to gRPC":          {join(rest, sealing, "-addr", s.AddrGRPC()), "does not answer HTTP", exitFailure},
+		"vault, nothing there":  {join(vault, sealing, "-addr", "127.0.0.1:1"), "does not serve", exitFailure},
+		"vault to Keywright":    {join(vault, sealing), "401", exitFailure},
+	})
+}
+
+// TestLoadVault calls an engine that answers as transit does.
+func TestLoadVault(t *testing.T) {
+	const text = "hvs.right"
+	s := transittest.New(t, text, "k")
+	token, forged := tokenFile(t, text), tokenFile(t, "hvs.wrong")
+	vault := []string{"load", "-vault", "-plaintext", "-duration", "50ms", "-concurrency", "3", "-addr", s.Listener.Addr().String()}
+	known := []string{"-key", "k", "-token-file", token}
+	loads(t, text, map[string]loadCase{
+		"encrypt":     {join(vault, known), "calls answered", exitOK},
+		"data key":    {join(vault, known, "-op", "datakey"), "calls answered", exitOK},
+		"verify MAC":  {join(vault, known, "-op", "verify-mac"), "calls answered", exitOK},
+		"batch":       {join(vault, known, "-batch", "5"), "items/s", exitOK},
+		"open loop":   {join(vault, known, "-rate", "100"), "5 calls answered", exitOK},
+		"mount":       {join(vault, known, "-namespace", "other"), "-namespace", exitFailure},
+		"missing key": {join(vault, known, "-key", "absent"), "no key absent", exitFailure},
+		"wrong token": {join(vault, known, "-token-file", forged), "permission denied; it is that of -token-file " + forged, exitFailure},
+		"no token":    {join(vault, []string{"-key", "k"}), "give one with -token-file", exitFailure},
+		"operation":   {join(vault, known, "-op", "x"), "give one of", exitFailure},
+	})
+}
+
+// tokenFile holds a token.
+func tokenFile(t *testing.T, token string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// loadCase is what a user calls and sees.
+type loadCase struct {
+	args []string
+	want string // in the result, or in the one line of the error
+	code int
+}
+
+// loads runs them; none may print the token.
+func loads(t *testing.T, token string, cases map[string]loadCase) {
+	t.Helper()
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := runBench(t, test.args...)
 			if code != test.code || !strings.Contains(stdout+stderr, test.want) || strings.Count(stderr, "\n") != test.code {
 				t.Errorf("exit %d, %q, %q; want exit %d and %q", code, stdout, stderr, test.code, test.want)
 			}
-			if strings.Contains(stdout+stderr, string(r.Token())) {
+			if strings.Contains(stdout+stderr, token) {
 				t.Error("the token was printed")
 			}
 		})

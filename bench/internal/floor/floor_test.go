@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/bench/internal/load"
+	"github.com/keywright/keywright/bench/internal/rig"
+	pb "github.com/keywright/keywright/proto/keywright/v1"
 )
 
 // certificate writes a self-signed server certificate and returns its files.
@@ -62,7 +64,7 @@ func TestNoopServersAnswerEveryCall(t *testing.T) {
 			pool, err := load.GRPC(t.Context(), rpc, w, 2, 4)
 			answers(t, pool, err)
 		}
-		streams, err := load.Pipeline(t.Context(), rpc, load.Work{Operation: "encrypt", Namespace: "n", Key: "k", Payload: 32}, 2, 3, 5)
+		streams, err := load.Pipeline(t.Context(), rpc, load.Work{Operation: "encrypt", Namespace: "n", Key: "k", Payload: 32}, 2, 3, 16)
 		answers(t, streams, err)
 		web := load.Target{Addr: s.AddrREST(plaintext), Plaintext: plaintext, CAFile: certFile}
 		pool, err := load.REST(t.Context(), web, load.Work{Operation: "encrypt", Namespace: "n", Key: "k", Payload: 32}, 4)
@@ -79,6 +81,14 @@ func answers(t *testing.T, pool *load.Pool, err error) {
 	r, err := load.Run(t.Context(), pool.Callers, load.Plan{Duration: 20 * time.Millisecond})
 	if err != nil || r.Latency.Count() < 4 {
 		t.Fatalf("%d calls answered, %v", r.Latency.Count(), err)
+	}
+}
+
+func TestSignaturesHaveTheirLength(t *testing.T) {
+	for key, length := range map[string]int{rig.SigningKey: 71, rig.Ed25519Key: 64} {
+		if a, err := (echo{}).Sign(t.Context(), &pb.SignRequest{Key: key}); err != nil || len(a.Signature) != length {
+			t.Errorf("%s: %d bytes, %v; want %d", key, len(a.GetSignature()), err, length)
+		}
 	}
 }
 

@@ -14,12 +14,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/keywright/keywright/bench/internal/rig"
 	pb "github.com/keywright/keywright/proto/keywright/v1"
 )
 
@@ -124,9 +124,9 @@ func (s *Server) listenREST(secure *tls.Config) (string, error) {
 
 // Sizes of answers beside the payload.
 const (
-	overhead    = 53 // XAES_256_GCM: header 13, nonce 24, tag 16
-	sizeECDSA   = 71 // ECDSA P-256 in DER, mostly
-	sizeEd25519 = 64
+	overhead         = 53 // XAES_256_GCM: header 13, nonce 24, tag 16
+	signature        = 71 // ECDSA P-256 in DER, mostly
+	signatureEd25519 = 64
 )
 
 // echo answers the hot operations with as many zeros as the real answer has bytes.
@@ -142,11 +142,12 @@ func (echo) Decrypt(_ context.Context, q *pb.DecryptRequest) (*pb.DecryptRespons
 	return &pb.DecryptResponse{Plaintext: make([]byte, max(len(q.Ciphertext)-overhead, 0)), Version: 1}, nil
 }
 
-// Sign answers with a signature's length, that of Ed25519 if the key's name says so.
+// Sign answers with a signature's length. The echo has no keys: that of the rig's
+// Ed25519 key is known by its name, and any other is taken for one of ECDSA P-256.
 func (echo) Sign(_ context.Context, q *pb.SignRequest) (*pb.SignResponse, error) {
-	length := sizeECDSA
-	if strings.Contains(q.Key, "ed25519") {
-		length = sizeEd25519
+	length := signature
+	if q.Key == rig.Ed25519Key {
+		length = signatureEd25519
 	}
 	return &pb.SignResponse{Signature: make([]byte, length), Version: 1}, nil
 }

@@ -105,6 +105,8 @@ func describe(err error, addr string) error {
 		return fmt.Errorf("%s does not serve: %s", addr, oneLine(s.Message()))
 	case codes.ResourceExhausted:
 		return fmt.Errorf("%w: %s", ErrOverload, oneLine(s.Message()))
+	case codes.Unauthenticated:
+		return fmt.Errorf("%s %w: %s: %s", addr, ErrToken, s.Code(), oneLine(s.Message()))
 	default:
 		return fmt.Errorf("%s refused: %s: %s", addr, s.Code(), oneLine(s.Message()))
 	}

@@ -1,5 +1,5 @@
-// Package load makes calls to a server, over gRPC or REST, and takes the time of
-// each.
+// Package load makes calls to a server, over gRPC or REST or as Vault's transit engine
+// is called, and takes the time of each.
 //
 // A Pool holds the connections and the callers; callers reuse their buffers and
 // connections, so that as much as possible of the machine is left to the server.
@@ -25,9 +25,6 @@ type Caller interface {
 	// one line, and wraps ErrOverload where the server refused for want of room.
 	Call(ctx context.Context) error
 }
-
-// interrupter is a Caller whose calls do not end with their context.
-type interrupter interface{ interrupt() }
 
 // Plan says how long and how fast to call.
 type Plan struct {
@@ -60,11 +57,6 @@ func Run(ctx context.Context, callers []Caller, p Plan) (Result, error) {
 	defer cancel(nil)
 	hung := time.AfterFunc(p.Duration+grace, func() {
 		cancel(fmt.Errorf("a call was still not answered %s after the time was up", grace))
-		for _, c := range callers {
-			if i, ok := c.(interrupter); ok {
-				i.interrupt()
-			}
-		}
 	})
 	defer hung.Stop()
 	s := &schedule{Plan: p, start: time.Now()}

@@ -1,9 +1,9 @@
 package load
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"google.golang.org/grpc"
@@ -12,11 +12,11 @@ import (
 	pb "github.com/keywright/keywright/proto/keywright/v1"
 )
 
-// Pipeline returns a caller for each stream, which together keep so many operations
-// under way: a Call reads one answer and sends the next operation, so that the time of a
-// call is the pause between two answers and not how long one took. The pool is closed
-// by Close, which ends the streams, as the end of ctx does. It has sent the call once,
-// alone.
+// Pipeline returns a caller for each stream, which keeps its part of the operations
+// that are under way on all: its Call reads one answer and sends the next operation, so
+// that the time of a call is the pause between two answers and not how long one took.
+// The pool is closed by Close, which ends the streams, as the end of ctx does. It has
+// sent the call once, alone.
 func Pipeline(ctx context.Context, t Target, w Work, connections, streams, underWay int) (*Pool, error) {
 	conns, err := Dial(t, connections)
 	if err != nil {
@@ -33,12 +33,8 @@ func Pipeline(ctx context.Context, t Target, w Work, connections, streams, under
 		if err != nil {
 			break
 		}
-		window := underWay / streams
-		if i < underWay%streams {
-			window++
-		}
 		var s *streamCaller
-		if s, err = newStream(ctx, pb.NewCryptoClient(conns[i%len(conns)]), operationOf(c.request), t.Addr, window); err == nil {
+		if s, err = newStream(ctx, pb.NewCryptoClient(conns[i%len(conns)]), operationOf(c.request), t.Addr, share(underWay, streams, i)); err == nil {
 			pool.Callers = append(pool.Callers, s)
 			pool.close = append([]func() error{s.close}, pool.close...) // before its connection
 		}
@@ -48,6 +44,9 @@ func Pipeline(ctx context.Context, t Target, w Work, connections, streams, under
 	}
 	return pool, nil
 }
+
+// share is what the i-th of n gets when a total is spread as evenly as it can be.
+func share(total, n, i int) int { return (total + n - 1 - i) / n }
 
 // streamCaller keeps a window of operations under way on a stream.
 type streamCaller struct {
@@ -75,17 +74,33 @@ func newStream(ctx context.Context, client pb.CryptoClient, o *pb.Operation, add
 	return s, nil
 }
 
-// Call implements Caller. Its context ends no call: interrupt and that of Pipeline do.
-func (s *streamCaller) Call(context.Context) error {
-	answer, err := s.stream.Recv()
-	if err != nil {
-		return describe(err, s.addr)
+// Call implements Caller. A context that ends meanwhile ends the stream: an answer that
+// is late cannot be left to the next call.
+func (s *streamCaller) Call(ctx context.Context) error {
+	defer context.AfterFunc(ctx, s.cancel)()
+	answer, err := s.next()
+	switch e := answer.GetResult().GetError(); {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", s.addr, context.Cause(ctx))
+	case errors.Is(err, ErrOverload): // not one refusal of many: there is no next answer
+		return fmt.Errorf("%s ended the stream: %s", s.addr, err.Error())
+	case err != nil:
+		return err
+	case e != nil:
+		return itemError(fmt.Sprintf("operation %d of the stream", answer.Id), e)
 	}
-	return cmp.Or(s.send(), itemError(answer.GetResult(), "stream", answer.Id))
+	return nil
 }
 
-// interrupt ends the stream, and a call that waits for it.
-func (s *streamCaller) interrupt() { s.cancel() }
+// next reads an answer and sends an operation in its place, also where the answer is a
+// refusal: as many as before are then under way.
+func (s *streamCaller) next() (*pb.PipelineResponse, error) {
+	answer, err := s.stream.Recv()
+	if err != nil {
+		return nil, describe(err, s.addr)
+	}
+	return answer, s.send()
+}
 
 func (s *streamCaller) send() error {
 	s.last++

@@ -12,8 +12,9 @@ import (
 // of room (RESOURCE_EXHAUSTED, HTTP 429).
 var ErrOverload = errors.New("the server is overloaded")
 
-// Refused tells whether a call was refused for want of room: a server under load may.
-func Refused(err error) bool { return errors.Is(err, ErrOverload) }
+// ErrToken is wrapped by the error of a call whose token the server does not take, or
+// misses.
+var ErrToken = errors.New("refused the token")
 
 // Token is a bearer token; printing it does not show it.
 type Token string
@@ -26,7 +27,7 @@ func (Token) GoString() string { return "[redacted]" }
 
 // Target is the server to call and as whom.
 type Target struct {
-	Addr      string // host:port, of gRPC or of REST
+	Addr      string // host:port
 	Plaintext bool   // no TLS; the token then crosses the network in the clear
 	CAFile    string // PEM of whom to believe; empty: the system's roots
 	CertFile  string // client certificate, PEM, with KeyFile; empty: none

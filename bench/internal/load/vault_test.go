@@ -1,98 +1,140 @@
 package load
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keywright/keywright/bench/internal/load/transittest"
 )
 
-// transitServer answers as the documentation of transit has it; the key "failing" fails
-// items of a batch.
-func transitServer(t *testing.T) Target {
-	answers := map[string]string{
-		"encrypt/card": `{"ciphertext":"vault:v1:AAAA","key_version":1}`, "decrypt/card": `{"plaintext":"AAAA"}`,
-		"datakey/plaintext/card": `{"ciphertext":"vault:v1:AAAA","plaintext":"AAAA"}`,
-		"sign/card":              `{"signature":"vault:v1:BBBB"}`, "hmac/card": `{"hmac":"vault:v1:CCCC"}`, "verify/card": `{"valid":true}`,
-		"encrypt/odd": `{"something":1}`, "hmac/odd": `{"hmac":"vault:v1:CCCC"}`, "verify/odd": `{"valid":false}`,
-		"encrypt/failing": `{"ciphertext":"vault:v1:AAAA"}`,
-	}
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var q map[string]any
-		path, mounted := strings.CutPrefix(r.URL.Path, "/v1/team/transit/")
-		answer, known := answers[path]
-		items, batch := 0, false
-		if err := json.NewDecoder(r.Body).Decode(&q); err == nil {
-			var list []any
-			list, batch = q["batch_input"].([]any)
-			items = len(list)
-		}
-		for _, field := range map[string][]string{"decrypt/card": {"ciphertext"}, "verify/card": {"input"}, "encrypt/card": {"plaintext"}}[path] {
-			if text, _ := q[field].(string); text == "" && !batch {
-				known = false
-			}
-		}
-		switch {
-		case r.Header.Get("X-Vault-Token") != "s.token":
-			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprintln(w, `{"errors":["permission denied"]}`)
-		case !mounted || !known:
-			w.WriteHeader(http.StatusNotFound)
-			fmt.Fprintln(w, `{"errors":[]}`)
-		case batch && path == "encrypt/failing":
-			fmt.Fprintln(w, `{"data":{"batch_results":[{"ciphertext":"vault:v1:AAAA"},{"error":"no luck"}]}}`)
-		case batch:
-			fmt.Fprintf(w, `{"data":{"batch_results":[%s]}}`, strings.Repeat(answer+",", items-1)+answer)
-		default:
-			fmt.Fprintf(w, `{"data":%s}`, answer)
-		}
-	}))
-	t.Cleanup(s.Close)
-	return Target{Addr: strings.TrimPrefix(s.URL, "http://"), Plaintext: true, Token: "s.token"}
+func transitAt(s *httptest.Server) Target {
+	return Target{Addr: s.Listener.Addr().String(), Plaintext: true, Token: "right"}
 }
 
-func TestVault(t *testing.T) {
-	target := transitServer(t)
-	stranger := target
-	stranger.Token = "s.other"
+func TestVaultCallsEveryOperation(t *testing.T) {
+	target := transitAt(transittest.New(t, "right", "k").Server)
+	for name := range transit() {
+		for _, batch := range []int{0, 3} {
+			if name == "datakey" && batch > 0 {
+				continue
+			}
+			t.Run(fmt.Sprint(name, batch), func(t *testing.T) {
+				pool, err := Vault(t.Context(), target, Work{Operation: name, Namespace: "transit", Key: "k", Payload: 32, Batch: batch}, 3)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer pool.Close()
+				if r, err := Run(t.Context(), pool.Callers, Plan{Duration: 50 * time.Millisecond}); err != nil || r.Latency.Count() == 0 {
+					t.Errorf("%d calls answered, %v", r.Latency.Count(), err)
+				}
+			})
+		}
+	}
+}
+
+func TestVaultTargetsThatCannotServe(t *testing.T) {
+	s := transittest.New(t, "right", "k")
+	work := Work{Operation: "encrypt", Namespace: "transit", Key: "k", Payload: 32}
 	for name, test := range map[string]struct {
-		target    Target
-		operation string
-		key       string
-		batch     int
-		want      string // of the error
+		change func(*Target, *Work)
+		want   string
 	}{
-		"encrypt": {target, "encrypt", "card", 0, ""}, "decrypt": {target, "decrypt", "card", 0, ""},
-		"data key": {target, "datakey", "card", 0, ""}, "sign": {target, "sign", "card", 0, ""},
-		"verify": {target, "verify", "card", 0, ""}, "mac": {target, "mac", "card", 0, ""},
-		"verify mac": {target, "verify-mac", "card", 0, ""}, "batch": {target, "encrypt", "card", 7, ""},
-		"other token":    {stranger, "encrypt", "card", 0, "403 Forbidden: {\"errors\":[\"permission denied\"]}"},
-		"no key":         {target, "encrypt", "absent", 0, "404"},
-		"no operation":   {target, "hash", "card", 0, "give one of"},
-		"no ciphertext":  {target, "encrypt", "odd", 0, "no \"ciphertext\""},
-		"invalid":        {target, "verify-mac", "odd", 0, "not valid"},
-		"failing item":   {target, "encrypt", "failing", 2, "operation 1 of the batch: no luck"},
-		"too many items": {target, "encrypt", "card", MaxBatch + 1, "10001"},
+		"nothing there":      {func(t *Target, _ *Work) { t.Addr = "127.0.0.1:1" }, "does not serve"},
+		"no token":           {func(t *Target, _ *Work) { t.Token = "" }, "refused the token: 403 Forbidden: permission denied"},
+		"wrong token":        {func(t *Target, _ *Work) { t.Token = "wrong" }, "refused the token: 403 Forbidden: permission denied"},
+		"missing key":        {func(_ *Target, w *Work) { w.Key = "absent" }, "404 Not Found: it has no key absent at transit"},
+		"key to be escaped":  {func(_ *Target, w *Work) { w.Key = "a b\r\nc" }, "404 Not Found: it has no key"},
+		"missing engine":     {func(_ *Target, w *Work) { w.Namespace = "other" }, "no handler for route"},
+		"unknown operation":  {func(_ *Target, w *Work) { w.Operation = "x" }, "give one of"},
+		"odd data key":       {func(_ *Target, w *Work) { w.Operation, w.Payload = "datakey", 5 }, "invalid bit length"},
+		"batch of data keys": {func(_ *Target, w *Work) { w.Operation, w.Batch = "datakey", 2 }, "no batch of datakey"},
+		"TLS to no TLS":      {func(t *Target, _ *Work) { t.Plaintext = false }, "does not serve"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := Work{Operation: test.operation, Namespace: "team/transit", Key: test.key, Payload: 32, Batch: test.batch}
-			pool, err := Vault(t.Context(), test.target, w, 2)
-			if test.want != "" {
-				if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
-					t.Fatalf("got %v; want one line with %q", err, test.want)
+			target, w := transitAt(s.Server), work
+			test.change(&target, &w)
+			pool, err := Vault(t.Context(), target, w, 1)
+			if err == nil {
+				defer pool.Close()
+			}
+			if err == nil || !strings.Contains(oneLine(err.Error()), test.want) || strings.Contains(err.Error(), "right") {
+				t.Errorf("got %v; want %q", err, test.want)
+			}
+		})
+	}
+	if s.Has("absent") {
+		t.Error("the load generator had a key made")
+	}
+}
+
+// TestVaultAnswers is about answers once the calls have begun.
+func TestVaultAnswers(t *testing.T) {
+	for name, test := range map[string]struct {
+		code     int
+		body     string
+		overload bool
+		want     string // "": it is none of the errors
+	}{
+		"busy":            {429, `{"errors":["request path \"transit/encrypt/k\": rate limit quota exceeded"]}`, true, "rate limit quota exceeded"},
+		"sealed":          {503, `{"errors":["Vault is sealed"]}`, false, "does not serve: 503 Service Unavailable: Vault is sealed"},
+		"revoked":         {403, `{"errors":["permission denied"]}`, false, "refused the token"},
+		"many, in lines":  {400, `{"errors":["one\n\ttwo","three"]}`, false, "refused: 400 Bad Request: one two; three"},
+		"none":            {404, `{"errors":[]}`, false, "refused: 404 Not Found"},
+		"something else":  {502, "<html>\nno gateway", false, "refused: 502 Bad Gateway: <html> no gateway"},
+		"not as asked":    {200, `{"data":{"batch_results":[{"ciphertext":"x"},{"ciphertext":"y"}]}}`, false, "2 of 1 items"},
+		"an item failed":  {200, `{"data":{"batch_results":[{"error":"no\nluck"}]}}`, false, "item 0 of the batch was refused: no luck"},
+		"an item, of 400": {400, `{"data":{"batch_results":[{"ciphertext":"x"},{"error":"no luck"}]}}`, false, "400 Bad Request: item 1 of the batch was refused: no luck"},
+		"no ciphertext":   {200, `{"data":{}}`, false, "has no ciphertext"},
+		"no JSON":         {200, `hello`, false, "not one of transit"},
+		"other blanks":    {200, `{ "data": { "ciphertext": "vault:v1:x" } }`, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := oneAnswer(t, test.code, test.body)
+			if test.want == "" {
+				if err != nil {
+					t.Error(err)
 				}
 				return
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer pool.Close()
-			if r, err := Run(t.Context(), pool.Callers, Plan{Duration: 20 * time.Millisecond}); err != nil || r.Latency.Count() < 2 {
-				t.Errorf("%d calls answered, %v", r.Latency.Count(), err)
+			if err == nil || errors.Is(err, ErrOverload) != test.overload || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// oneAnswer is what is made of an answer to Encrypt.
+func oneAnswer(t *testing.T, code int, body string) error {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(code)
+		fmt.Fprint(w, body)
+	}))
+	defer s.Close()
+	l, err := connect(t.Context(), transitAt(s), judgeVault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.conn.Close()
+	v := vault{transitAt(s), Work{Namespace: "transit", Key: "k"}, l}
+	c, err := v.call(transit()["encrypt"], map[string]any{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.tryOut(t.Context(), c)
+}
+
+func TestVaultVerifiesWhatItAsked(t *testing.T) {
+	check := transit()["verify"].check(2)
+	if err := check([]byte(`{"data":{"batch_results":[{"valid":true},{"valid":true}]}}`)); err != nil {
+		t.Error(err)
+	}
+	if err := check([]byte(`{"data":{"batch_results":[{"valid":true},{"reference":""}]}}`)); err == nil || !strings.Contains(err.Error(), "item 1 is that it is not valid") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -1,8 +1,10 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -75,12 +77,17 @@ type call struct {
 // exchange sends one call.
 type exchange func(ctx context.Context, c call, answer proto.Message) error
 
+// payload is random.
+func (w Work) payload() []byte {
+	payload := make([]byte, w.Payload)
+	_, _ = rand.Read(payload) // never fails: crypto/rand ends the process instead
+	return payload
+}
+
 // prepare makes the call of w, with a random payload, and sends it once to see
 // that it is answered.
 func (w Work) prepare(ctx context.Context, send exchange) (call, error) {
-	payload := make([]byte, w.Payload)
-	_, _ = rand.Read(payload) // never fails: crypto/rand ends the process instead
-	c, err := w.alone(ctx, w.Operation, payload, send)
+	c, err := w.alone(ctx, w.Operation, w.payload(), send)
 	if err != nil || w.Batch == 0 {
 		return c, err
 	}
@@ -152,31 +159,34 @@ func takeString(m proto.Message, name protoreflect.Name) string {
 	return value
 }
 
-// refusal is the error of the first item of a batch that failed.
+// refusal is the error of the first item of a batch that failed, or of the first that
+// was not refused for want of room: that one cannot be helped by waiting.
 func refusal(answer proto.Message) error {
 	batch, ok := answer.(*pb.BatchResponse)
 	if !ok {
 		return nil
 	}
+	var first error
 	for i, result := range batch.Results {
-		if err := itemError(result, "batch", uint64(i)); err != nil {
+		e := result.GetError()
+		if e == nil {
+			continue
+		}
+		err := itemError(fmt.Sprintf("operation %d of the batch", i), e)
+		if !errors.Is(err, ErrOverload) {
 			return err
 		}
+		first = cmp.Or(first, err)
 	}
-	return nil
+	return first
 }
 
 // itemError is the error of one operation of many.
-func itemError(result *pb.OperationResult, among string, number uint64) error {
-	e := result.GetError()
-	if e == nil {
-		return nil
-	}
-	err := fmt.Errorf("operation %d of the %s: %s: %s", number, among, e.Status, oneLine(e.Message))
+func itemError(which string, e *pb.OperationError) error {
 	if codes.Code(e.Code) == codes.ResourceExhausted {
-		return fmt.Errorf("%w: %w", ErrOverload, err)
+		return fmt.Errorf("%w: %s: %s", ErrOverload, which, oneLine(e.Message))
 	}
-	return err
+	return fmt.Errorf("%s: %s: %s", which, e.Status, oneLine(e.Message))
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
