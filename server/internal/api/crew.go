@@ -11,12 +11,15 @@ import (
 const (
 	// quick is how long a job takes, on average, that waits for nothing.
 	quick = 100 * time.Microsecond
+	// few is how many members quick jobs have at most: who reads a stream keeps no more
+	// of them busy.
+	few = 4
 	// stall is how long jobs wait for members that begin none before more are taken in.
 	stall = time.Millisecond
 )
 
 // crew is goroutines that do the jobs of one stream. As long as jobs are quick there
-// are no more members than processors, and each does what waits in one go: to wake a
+// are few members, no more than processors, and each does what waits in one go: to wake a
 // goroutine for a job costs as much as the job. When jobs turn out to wait for
 // something, a device or a disk, the crew grows, so that they wait side by side.
 //
@@ -93,7 +96,7 @@ func (c *crew[T]) enough() int {
 	if c.slow.Load() {
 		return c.most
 	}
-	return min(c.most, runtime.GOMAXPROCS(0))
+	return min(c.most, few, runtime.GOMAXPROCS(0))
 }
 
 // leave tells whether a member may leave: always when it must, otherwise when there are

@@ -68,7 +68,7 @@ func TestCrewShrinksForQuickJobs(t *testing.T) {
 		c.mu.Lock()
 		size := c.size
 		c.mu.Unlock()
-		if done.Load() > 64 && size <= runtime.GOMAXPROCS(0) {
+		if done.Load() > 64 && size <= min(few, runtime.GOMAXPROCS(0)) {
 			c.finish()
 			c.wait()
 			return
