@@ -90,6 +90,15 @@ func dataLoss(path string, cause error) *Error {
 		Message: "the stored record " + path + " fails authentication and is not used; restore the store from a backup"}
 }
 
+// sealError is the error of sealing or opening a secret: a domain whose keys were dropped
+// in the middle of an operation is one that is sealed.
+func sealError(err error) error {
+	if errors.Is(err, domain.ErrDropped) {
+		return errSealed(time.Time{})
+	}
+	return err
+}
+
 // errDecrypt is all that a failed decryption ever says.
 func errDecrypt() *Error {
 	return &Error{Code: InvalidArgument, Reason: "DECRYPTION_FAILED", Message: "decryption failed"}

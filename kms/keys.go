@@ -164,7 +164,7 @@ func (s *Service) putMaterial(t *trace, tx *transaction, d *domain.Domain, ns, k
 	defer material.Wipe()
 	sealed, err := d.Seal(materialPlace(ns, key, number, a.Name()), material.Bytes())
 	if err != nil {
-		return err
+		return sealError(err)
 	}
 	tx.put(d, pathVersion(ns, key, number), 0, versionRecord{Version: number, State: Enabled, Created: s.now().UTC(), Imported: t.importedTime(), Material: sealed})
 	tx.put(d, pathUsage(ns, key, number), 0, usageRecord{})

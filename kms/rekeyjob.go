@@ -233,7 +233,7 @@ func (r *rekeying) sealVersion(ctx context.Context, path string, payload json.Ra
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, domain.ErrNotAuthentic) {
 		return v, dataLoss(path, err)
 	}
-	return v, err
+	return v, sealError(err)
 }
 
 // lookAgain makes sure that nothing is left of the old generation: every record

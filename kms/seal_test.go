@@ -164,6 +164,26 @@ func TestStaysSealedWithAnotherToken(t *testing.T) {
 
 // Sealed and unsealed again and again under load: each call has either the right
 // answer or UNAVAILABLE, none is lost, and in the end all is served.
+// What was begun before the keys were dropped, and needs them after, is told that the
+// server is sealed.
+func TestSealAmidAChange(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t)
+	in.namespace("pay")
+	in.key("pay", "card", "")
+	_, k, err := in.keyResource(t.Context(), "pay", "card")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := in.domainOf(t.Context(), k.ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Drop()
+	err = in.putVersion(in.begin(admin(), "RotateKey"), &transaction{}, d, k.ns.ID, k.Key, k.algorithm, 2)
+	wantCode(t, err, Unavailable, "sealed")
+}
+
 func TestSealUnderLoad(t *testing.T) {
 	t.Parallel()
 	in := newInstallation(t)
