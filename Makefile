@@ -38,7 +38,7 @@ build: ## build bin/keywright (without cgo) and bin/keywrightd
 	CGO_ENABLED=1 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/keywrightd ./cmd/keywrightd
 
 .PHONY: test
-test: softhsm nss python ## run all tests under the race detector (some 10 minutes on 2 cores)
+test: softhsm nss python ## run all tests under the race detector (some 20 minutes on 2 cores)
 	@.ci/test
 	cd kms/audit/publish/interop && go test ./...
 	cd hsm/interop && go test -count=1 ./...

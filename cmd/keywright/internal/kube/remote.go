@@ -110,8 +110,9 @@ func (r *remote) call(do func(*client.Client) ([]byte, error)) ([]byte, error) {
 	return answer, statusOf(err)
 }
 
-// renew returns a client other than the one whose credentials were refused, or that
-// one if there is no other for now.
+// renew makes a client of what the files hold now and returns it, or the one that
+// another call has made meanwhile. It returns the refused one where the files were read
+// a moment ago, or cannot be read.
 func (r *remote) renew(refused *client.Client) *client.Client {
 	r.mu.Lock()
 	defer r.mu.Unlock()
