@@ -178,6 +178,7 @@ func fatal(e *hsm.Error) error {
 func (p *process) take(q query, r reply) error {
 	if r.err != nil {
 		if r.err.Class == hsm.ClassDevice && errors.Is(r.err, errPINUsed) {
+			p.lose(r.err.Err) // before anybody asks again: not this worker
 			return &lostError{cause: r.err.Err}
 		}
 		return r.err

@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"errors"
+	"net"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -35,4 +37,33 @@ func TestLastAnswerCounts(t *testing.T) {
 			t.Fatalf("ask = %v, want that nothing was done", err)
 		}
 	}
+}
+
+// A worker without a login is ended by the caller who hears of it first: asked again at
+// once, it would take the call with it, whose outcome would be told as unknown.
+func TestWorkerWithoutLoginIsNotAskedAgain(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	mine, theirs := net.Pipe()
+	defer theirs.Close()
+	p := &process{config: Config{HSM: hsm.Config{Timeout: time.Minute}}, sender: wire.NewSender(), cmd: cmd, conn: mine,
+		places: make(chan struct{}, 1), calls: map[uint64]*asked{}, dead: make(chan struct{})}
+	generate := query{op: "generate", once: true, body: func(to []byte) []byte {
+		said := appendError(nil, &hsm.Error{Class: hsm.ClassDevice, Err: errPINUsed})
+		_ = p.deliver(wire.Frame{Kind: wire.Refusal, Call: p.last, Body: said})
+		return to
+	}}
+	for range 2 {
+		var lost *lostError
+		if err := p.ask(t.Context(), generate); !errors.As(err, &lost) || lost.sent {
+			t.Fatalf("ask = %v, want that nothing was done", err)
+		}
+		if p.lost.Load() == nil {
+			t.Fatal("the worker may be asked again")
+		}
+		generate.body = nil
+	}
+	_ = cmd.Wait() // it was killed
 }
