@@ -79,29 +79,3 @@ func (s *Service) ConfigureTransitKey(ctx context.Context, call Call, q Configur
 func (s *Service) TrimTransitKey(ctx context.Context, call Call, q TrimTransitRequest) (Key, error) {
 	return Key{}, errStub()
 }
-
-// TransitWrappingKey returns, as PEM, the public key (RSA, 4096 bits) that key material is
-// wrapped to for ImportTransitKey into the namespace (needs the right to ImportKey).
-func (s *Service) TransitWrappingKey(ctx context.Context, call Call, namespace string) (string, error) {
-	return "", errStub()
-}
-
-// ImportTransitKey makes a key, or a version of one, from wrapped material (ImportKey, ImportKeyVersion).
-func (s *Service) ImportTransitKey(ctx context.Context, call Call, q ImportTransitRequest) (Key, error) {
-	return Key{}, errStub()
-}
-
-// ExportTransitKey gives a key's material out in plaintext (ExportKey; a public key: GetPublicKey).
-func (s *Service) ExportTransitKey(ctx context.Context, call Call, q ExportTransitRequest) (TransitExport, error) {
-	return TransitExport{}, errStub()
-}
-
-// BackupTransitKey gives a key with all versions out in plaintext (ExportKey).
-func (s *Service) BackupTransitKey(ctx context.Context, call Call, q BackupTransitRequest) (string, error) {
-	return "", errStub()
-}
-
-// RestoreTransitKey makes a key of a backup (ImportKey).
-func (s *Service) RestoreTransitKey(ctx context.Context, call Call, q RestoreTransitRequest) (Key, error) {
-	return Key{}, errStub()
-}
