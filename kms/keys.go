@@ -18,7 +18,7 @@ func (s *Service) CreateKey(ctx context.Context, call Call, q CreateKeyRequest) 
 	algorithm, check := s.checkCreate(q)
 	id := newID()
 	c := change{action: policy.CreateKey, namespace: q.Namespace, key: q.Key, idempotency: q.Idempotency, check: check,
-		request: struct{ N, K, P, A, L, O, R, E any }{q.Namespace, q.Key, q.Purpose, q.Algorithm, q.Protection, q.Labels, q.Rotation, q.Exportable},
+		request: q.request(),
 		lock:    func() *sync.Mutex { return s.creationLock(q.Namespace, id) }}
 	c.resource = func(ctx context.Context) (*policy.Resource, error) {
 		_, err := s.findNamespace(ctx, q.Namespace)
@@ -43,6 +43,14 @@ func (s *Service) CreateKey(ctx context.Context, call Call, q CreateKeyRequest) 
 	})
 }
 
+// request leaves out what is of one framing only for the other.
+func (q CreateKeyRequest) request() any {
+	return struct {
+		N, K, P, A, L, O, R, E any
+		T                      *TransitOptions `json:",omitempty"`
+	}{q.Namespace, q.Key, q.Purpose, q.Algorithm, q.Protection, q.Labels, q.Rotation, q.Exportable, q.Transit}
+}
+
 func (q CreateKeyRequest) protection() Protection {
 	if q.Protection == "" {
 		return Software
@@ -58,10 +66,7 @@ func (s *Service) prepareKey(ctx context.Context, t *trace, id ID, a *keyring.Al
 		err = s.refusal(ns)
 	}
 	if err == nil {
-		err = s.checkFree(ctx, ns, q.Key)
-	}
-	if err == nil {
-		err = s.checkKeyQuota(ctx, ns, &transaction{})
+		err = s.checkPlace(ctx, ns, &transaction{}, q)
 	}
 	if err != nil {
 		return func() {}, err
@@ -69,7 +74,23 @@ func (s *Service) prepareKey(ctx context.Context, t *trace, id ID, a *keyring.Al
 	return s.makeObject(ctx, t, ns, objectRecord{Key: id, Version: 1, Algorithm: a.Name()})
 }
 
+// checkPlace refuses a key that its namespace has no place for.
+func (s *Service) checkPlace(ctx context.Context, ns *namespace, tx *transaction, q CreateKeyRequest) error {
+	if q.Transit != nil {
+		if err := checkPlaintext(ns, q.Exportable, q.Transit.PlaintextBackup); err != nil {
+			return err
+		}
+	}
+	if err := s.checkFree(ctx, ns, q.Key); err != nil {
+		return err
+	}
+	return s.checkKeyQuota(ctx, ns, tx)
+}
+
 func (s *Service) checkCreate(q CreateKeyRequest) (*keyring.Algorithm, error) {
+	if q.Transit != nil {
+		return s.checkCreateTransit(q)
+	}
 	algorithm, err := s.resolveFor(q.Namespace, q.Protection, q.Purpose, q.Algorithm)
 	if err != nil {
 		return nil, errors.Join(checkNamespaceName(q.Namespace), checkName("key", q.Key), err)
@@ -86,11 +107,15 @@ func checkProtection(p Protection) error {
 	return invalid("protection_level", "%q is unknown; use SOFTWARE or HSM", p)
 }
 
-func (s *Service) checkRotation(a *keyring.Algorithm, r Rotation) error {
-	shortest := MinRotationPeriod
+func (s *Service) shortestRotation() time.Duration {
 	if s.installation.DevMode {
-		shortest = time.Second
+		return time.Second
 	}
+	return MinRotationPeriod
+}
+
+func (s *Service) checkRotation(a *keyring.Algorithm, r Rotation) error {
+	shortest := s.shortestRotation()
 	switch {
 	case r == Rotation{}:
 		return nil
@@ -111,16 +136,21 @@ func (s *Service) planKey(ctx context.Context, t *trace, tx *transaction, ns *na
 	if err != nil {
 		return Key{}, err
 	}
-	if err := s.checkFree(ctx, ns, q.Key); err != nil {
-		return Key{}, err
-	}
-	if err := s.checkKeyQuota(ctx, ns, tx); err != nil {
+	if err := s.checkPlace(ctx, ns, tx, q); err != nil {
 		return Key{}, err
 	}
 	now := s.now().UTC()
-	record := keyRecord{Framing: framingNative, PrimaryCreated: now, Key: Key{Namespace: ns.Name, Name: q.Key, ID: id,
+	record := keyRecord{Framing: FramingNative, PrimaryCreated: now, Key: Key{Namespace: ns.Name, Name: q.Key, ID: id,
 		Purpose: a.Purpose(), Algorithm: a.Name(), Protection: q.protection(), PrimaryVersion: 1, LatestVersion: 1,
 		Labels: q.Labels, Rotation: q.Rotation, Exportable: q.Exportable, Imported: t.importedTime(), Created: now, Updated: now, State: KeyActive}}
+	if q.Transit != nil {
+		record.Framing, record.Transit = FramingVault, q.Transit.key(t.imported)
+		tx.detail("framing", string(FramingVault))
+		tx.detail("type", record.Transit.Type)
+	}
+	if err := checkRotatable(record.Key); err != nil && q.Rotation != (Rotation{}) {
+		return Key{}, err
+	}
 	s.scheduleRotation(tx, &record)
 	if err := s.putVersion(t, tx, d, ns.ID, record.Key, a, 1); err != nil {
 		return Key{}, err
@@ -150,11 +180,11 @@ func (s *Service) putVersion(t *trace, tx *transaction, d *domain.Domain, ns ID,
 	if k.Protection == HSMLevel {
 		return s.putOwned(t, tx, d, ns, k.ID, a, number)
 	}
-	return s.putMaterial(t, tx, d, ns, k.ID, a, number)
+	return s.putMaterial(t, tx, d, ns, k, a, number)
 }
 
-func (s *Service) putMaterial(t *trace, tx *transaction, d *domain.Domain, ns, key ID, a *keyring.Algorithm, number uint32) error {
-	material, err := s.newMaterial(t, a)
+func (s *Service) putMaterial(t *trace, tx *transaction, d *domain.Domain, ns ID, k Key, a *keyring.Algorithm, number uint32) error {
+	material, err := s.newMaterial(t, k, a)
 	if errors.Is(err, keyring.ErrNotFIPS) {
 		return invalid("algorithm", "%s is not allowed while FIPS 140-3 mode is enforced; ListAlgorithms says which are", a.Name())
 	}
@@ -162,12 +192,12 @@ func (s *Service) putMaterial(t *trace, tx *transaction, d *domain.Domain, ns, k
 		return err
 	}
 	defer material.Wipe()
-	sealed, err := d.Seal(materialPlace(ns, key, number, a.Name()), material.Bytes())
+	sealed, err := d.Seal(materialPlace(ns, k.ID, number, a.Name()), material.Bytes())
 	if err != nil {
 		return sealError(err)
 	}
-	tx.put(d, pathVersion(ns, key, number), 0, versionRecord{Version: number, State: Enabled, Created: s.now().UTC(), Imported: t.importedTime(), Material: sealed})
-	tx.put(d, pathUsage(ns, key, number), 0, usageRecord{})
+	tx.put(d, pathVersion(ns, k.ID, number), 0, versionRecord{Version: number, State: Enabled, Created: s.now().UTC(), Imported: t.importedTime(), Material: sealed})
+	tx.put(d, pathUsage(ns, k.ID, number), 0, usageRecord{})
 	return nil
 }
 
@@ -292,6 +322,9 @@ func (s *Service) UpdateKey(ctx context.Context, call Call, q UpdateKeyRequest) 
 
 func (s *Service) planRotationPolicy(tx *transaction, at *target, k *keyRecord, r Rotation) error {
 	if err := s.checkRotation(at.key.algorithm, r); err != nil {
+		return err
+	}
+	if err := checkRotatable(k.Key); err != nil && r != (Rotation{}) {
 		return err
 	}
 	k.Rotation = r
