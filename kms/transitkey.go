@@ -85,7 +85,7 @@ func (s *Service) checkCreateTransit(q CreateKeyRequest) (*keyring.Algorithm, er
 	}
 	algorithm := settings.Type.Algorithm()
 	return algorithm, errors.Join(checkNamespaceName(q.Namespace), checkName("key", q.Key), checkLabels(q.Labels),
-		checkProtection(q.Protection), checkTransitProtection(q.protection()), checkTransitHeld(q.Protection, q.Exportable, q.Transit.PlaintextBackup),
+		checkProtection(q.Protection), checkTransitHeld(q.Protection, q.Exportable, q.Transit.PlaintextBackup), checkTransitProtection(q.protection()),
 		s.checkAutoRotation(q.Rotation.Period), s.checkRotation(algorithm, q.Rotation))
 }
 
