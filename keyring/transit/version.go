@@ -14,6 +14,10 @@ type family interface {
 	// build makes the primitive, which keeps no reference to the secret. It implements
 	// what it can do: encrypter, signer, publicKey.
 	build(s Settings, o secret) (any, error)
+	// toEntry writes a key into a backup, of which all was checked before; fromEntry
+	// reads one, and may leave its size to build.
+	toEntry(key []byte) (keyEntry, error)
+	fromEntry(keyEntry) ([]byte, error)
 }
 
 // publicKey is implemented by primitives that have a public half to show.
