@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/pem"
 	"strconv"
@@ -33,6 +34,7 @@ type Version struct {
 	settings Settings
 	prefix   []byte // vault:v<N>:
 	hidden   redact.Hidden[keys]
+	bind     func(context.Context) any // makes the primitive for one call; nil unless the key is held elsewhere
 }
 
 // keys are the secrets of a version.
