@@ -24,11 +24,19 @@ func (ed25519Keys) build(s Settings, o secret) (any, error) {
 	return ed25519Deriver{r}, err
 }
 
+type ed25519Public ed25519.PublicKey
+
+func (p ed25519Public) der() ([]byte, error) { return x509.MarshalPKIXPublicKey(ed25519.PublicKey(p)) }
+
+func (p ed25519Public) verify(message, signature []byte, _ signing) (bool, error) {
+	return ed25519.Verify(ed25519.PublicKey(p), message, signature), nil
+}
+
 type ed25519Key ed25519.PrivateKey
 
-func (k ed25519Key) public() ed25519.PublicKey { return ed25519.PublicKey(k[ed25519.SeedSize:]) }
+func (k ed25519Key) public() ed25519Public { return ed25519Public(k[ed25519.SeedSize:]) }
 
-func (k ed25519Key) der() ([]byte, error) { return x509.MarshalPKIXPublicKey(k.public()) }
+func (k ed25519Key) der() ([]byte, error) { return k.public().der() }
 
 func (k ed25519Key) memory() int { return 100 }
 
@@ -36,8 +44,8 @@ func (k ed25519Key) sign(message []byte, _ signing) (signature, public []byte, e
 	return ed25519.Sign(ed25519.PrivateKey(k), message), nil, nil
 }
 
-func (k ed25519Key) verify(message, signature []byte, _ signing) (bool, error) {
-	return ed25519.Verify(k.public(), message, signature), nil
+func (k ed25519Key) verify(message, signature []byte, o signing) (bool, error) {
+	return k.public().verify(message, signature, o)
 }
 
 // ed25519Deriver has a key for each context.

@@ -16,6 +16,10 @@ type Params struct {
 	Padding string // RSA: "" or "oaep", or "pkcs1v15"
 }
 
+// std refuses bits that no encoder sets, so that a text cannot be varied but by line
+// breaks, which transit ignores too.
+var std = base64.StdEncoding.Strict()
+
 // encrypter makes and opens ciphertexts' bodies before base64. dst must not overlap the
 // other arguments. Params were checked to fit the key's settings. Implementations are
 // safe for concurrent use.
@@ -74,7 +78,7 @@ func (v *Version) Decrypt(dst, body []byte, p Params) ([]byte, error) {
 	n := base64.StdEncoding.DecodedLen(len(body))
 	dst = slices.Grow(dst, 2*n)
 	sealed := dst[start+n : start+2*n]
-	n, err := base64.StdEncoding.Decode(sealed, body)
+	n, err := std.Decode(sealed, body)
 	if err != nil {
 		return nil, keyring.ErrDecrypt
 	}

@@ -71,7 +71,7 @@ func (v *Version) VerifyHMAC(message, body []byte, hash string) error {
 	if err != nil {
 		return err
 	}
-	given, err := base64.StdEncoding.AppendDecode(nil, body)
+	given, err := std.AppendDecode(nil, body)
 	if err != nil || !hmac.Equal(own, given) {
 		return keyring.ErrVerify
 	}

@@ -19,7 +19,10 @@ func (rsaKeys) build(s Settings, o secret) (any, error) {
 		return nil, err
 	}
 	key, err := parseRSA(o.key)
-	return rsaKey{key}, err
+	if err != nil {
+		return nil, err
+	}
+	return rsaKey{rsaPublic{&key.PublicKey}, key}, nil
 }
 
 func parseRSA(pkcs8 []byte) (*rsa.PrivateKey, error) {
@@ -31,9 +34,14 @@ func parseRSA(pkcs8 []byte) (*rsa.PrivateKey, error) {
 	return key, nil
 }
 
-type rsaKey struct{ private *rsa.PrivateKey }
+type rsaPublic struct{ key *rsa.PublicKey }
 
-func (k rsaKey) der() ([]byte, error) { return x509.MarshalPKIXPublicKey(&k.private.PublicKey) }
+func (p rsaPublic) der() ([]byte, error) { return x509.MarshalPKIXPublicKey(p.key) }
+
+type rsaKey struct {
+	rsaPublic
+	private *rsa.PrivateKey
+}
 
 func (k rsaKey) memory() int { return 2200 + 9*k.private.Size() }
 
@@ -51,9 +59,9 @@ func (k rsaKey) encrypt(dst, plaintext []byte, p Params) ([]byte, error) {
 	var body []byte
 	var err error
 	if padding == "oaep" {
-		body, err = rsa.EncryptOAEP(sha256.New(), rand.Reader, &k.private.PublicKey, plaintext, nil)
+		body, err = rsa.EncryptOAEP(sha256.New(), rand.Reader, k.key, plaintext, nil)
 	} else {
-		body, err = rsa.EncryptPKCS1v15(rand.Reader, &k.private.PublicKey, plaintext) //nolint:staticcheck // deprecated, and transit's clients may ask for it
+		body, err = rsa.EncryptPKCS1v15(rand.Reader, k.key, plaintext) //nolint:staticcheck // deprecated, and transit's clients may ask for it
 	}
 	return append(dst, body...), rsaError(err)
 }
@@ -84,19 +92,19 @@ func (k rsaKey) sign(message []byte, o signing) (signature, public []byte, err e
 	return signature, nil, rsaError(err)
 }
 
-func (k rsaKey) verify(message, signature []byte, o signing) (bool, error) {
-	if err := k.check(message, o); err != nil {
+func (p rsaPublic) verify(message, signature []byte, o signing) (bool, error) {
+	if err := p.check(message, o); err != nil {
 		return false, err
 	}
 	if o.pkcs1 {
-		return rsa.VerifyPKCS1v15(&k.private.PublicKey, o.hash, o.digest(message), signature) == nil, nil
+		return rsa.VerifyPKCS1v15(p.key, o.hash, o.digest(message), signature) == nil, nil
 	}
-	return rsa.VerifyPSS(&k.private.PublicKey, o.hash, o.digest(message), signature, &rsa.PSSOptions{SaltLength: o.salt}) == nil, nil
+	return rsa.VerifyPSS(p.key, o.hash, o.digest(message), signature, &rsa.PSSOptions{SaltLength: o.salt}) == nil, nil
 }
 
 // check refuses a digest, or a salt, of a length that the key cannot sign.
-func (k rsaKey) check(message []byte, o signing) error {
-	size := k.private.Size()
+func (p rsaPublic) check(message []byte, o signing) error {
+	size := p.key.Size()
 	if o.hash == 0 { // the message is what is signed
 		if limit := size - 11; len(message) > limit {
 			return input("input", "has %d bytes, this key signs at most %d without a hash", len(message), limit)
@@ -106,7 +114,7 @@ func (k rsaKey) check(message []byte, o signing) error {
 	if o.prehashed && len(message) != o.hash.Size() {
 		return input("input", "has %d bytes, a digest of %s has %d; send the digest itself, not its hex form, and name its hash", len(message), o.hash, o.hash.Size())
 	}
-	if limit := (k.private.N.BitLen()+6)/8 - 2 - o.hash.Size(); !o.pkcs1 && o.salt > limit {
+	if limit := (p.key.N.BitLen()+6)/8 - 2 - o.hash.Size(); !o.pkcs1 && o.salt > limit {
 		return input("salt_length", "is %d, this key with %s takes at most %d bytes", o.salt, o.hash, limit)
 	}
 	return nil

@@ -88,11 +88,13 @@ func (o signing) digest(message []byte) []byte {
 	return digest(o.hash, message)
 }
 
+var rawURL = base64.RawURLEncoding.Strict()
+
 func (o signing) base64() *base64.Encoding {
 	if o.jws {
-		return base64.RawURLEncoding
+		return rawURL
 	}
-	return base64.StdEncoding
+	return std
 }
 
 // Sign appends "vault:v<N>:<signature>" to dst, in base64, or with marshaling jws

@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/pem"
 	"strconv"
@@ -14,6 +15,10 @@ type family interface {
 	// build makes the primitive, which keeps no reference to the secret. It implements
 	// what it can do: encrypter, signer, publicKey.
 	build(s Settings, o secret) (any, error)
+	// toEntry writes a key into a backup, of which all was checked before; fromEntry
+	// reads one, and may leave its size to build.
+	toEntry(key []byte) (keyEntry, error)
+	fromEntry(keyEntry) ([]byte, error)
 }
 
 // publicKey is implemented by primitives that have a public half to show.
@@ -29,6 +34,7 @@ type Version struct {
 	settings Settings
 	prefix   []byte // vault:v<N>:
 	hidden   redact.Hidden[keys]
+	bind     func(context.Context) any // makes the primitive for one call; nil unless the key is held elsewhere
 }
 
 // keys are the secrets of a version.
