@@ -141,7 +141,8 @@ type keyRecord struct {
 }
 
 // versionRecord is a version with its sealed material, empty once destroyed, or
-// with its object on the token.
+// with its object on the token; of a key of VAULT framing that is there, the material
+// is the HMAC key.
 type versionRecord struct {
 	Version     uint32       `json:"version"`
 	State       VersionState `json:"state"`

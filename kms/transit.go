@@ -59,7 +59,7 @@ func (s *Service) sealTransit(ctx context.Context, t *trace, k *key, number uint
 	if err != nil {
 		return nil, 0, err
 	}
-	ciphertext, err := v.vault.Encrypt(nil, plaintext, *p)
+	ciphertext, err := v.vault.In(ctx).Encrypt(nil, plaintext, *p)
 	return ciphertext, v.number, keyringError(err)
 }
 
@@ -105,7 +105,7 @@ func (s *Service) openSealedTransit(ctx context.Context, t *trace, k *key, ciphe
 	if err != nil {
 		return nil, 0, err
 	}
-	plaintext, err := v.vault.Decrypt(nil, body, *p)
+	plaintext, err := v.vault.In(ctx).Decrypt(nil, body, *p)
 	return plaintext, v.number, keyringError(err)
 }
 

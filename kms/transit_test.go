@@ -354,7 +354,7 @@ func TestTransitBatch(t *testing.T) {
 	}
 	var done, refused uint32
 	for _, c := range entries[0].Batch {
-		done, refused = done+uint32(c.OK), refused+uint32(c.Failed)
+		done, refused = done+c.OK, refused+c.Failed
 	}
 	if done != 9 || refused != 3 { // a rewrap is two uses
 		t.Errorf("%d items done, %d failed: %+v", done, refused, entries[0].Batch)

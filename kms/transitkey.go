@@ -28,15 +28,15 @@ func (k *key) framed(want Framing) error {
 
 // settings are those of a key of VAULT framing; ok tells whether this release knows
 // how the key is framed.
-func (r keyRecord) settings() (settings transit.Settings, ok bool) {
+func (k keyRecord) settings() (settings transit.Settings, ok bool) {
 	switch {
-	case r.Framing == FramingNative:
-		return transit.Settings{}, r.Transit == nil
-	case r.Framing != FramingVault || r.Transit == nil:
+	case k.Framing == FramingNative:
+		return transit.Settings{}, k.Transit == nil
+	case k.Framing != FramingVault || k.Transit == nil:
 		return transit.Settings{}, false
 	}
-	settings = r.Transit.settings()
-	return settings, settings.Type != nil && settings.Type.Algorithm().Name() == r.Algorithm
+	settings = k.Transit.settings()
+	return settings, settings.Type != nil && settings.Type.Algorithm().Name() == k.Algorithm
 }
 
 // settings has no Type if this release does not know it.
@@ -85,16 +85,22 @@ func (s *Service) checkCreateTransit(q CreateKeyRequest) (*keyring.Algorithm, er
 	}
 	algorithm := settings.Type.Algorithm()
 	return algorithm, errors.Join(checkNamespaceName(q.Namespace), checkName("key", q.Key), checkLabels(q.Labels),
-		checkProtection(q.Protection), checkTransitHeld(q.Protection, q.Exportable, q.Transit.PlaintextBackup), checkTransitProtection(q.protection()),
+		checkProtection(q.Protection), checkTransitHeld(q.Protection, q.Exportable, q.Transit.PlaintextBackup), s.checkTransitOnToken(q, settings),
 		s.checkAutoRotation(q.Rotation.Period), s.checkRotation(algorithm, q.Rotation))
 }
 
-// checkTransitProtection refuses keys of VAULT framing on the token.
-func checkTransitProtection(p Protection) error {
-	if p == HSMLevel {
-		return invalid("protection_level", "HSM is not possible with VAULT framing yet; use SOFTWARE, which is sealed under the root key in the HSM")
+// checkTransitOnToken refuses a key of protection level HSM that no token can hold, or
+// this one cannot.
+func (s *Service) checkTransitOnToken(q CreateKeyRequest, settings transit.Settings) error {
+	if q.protection() != HSMLevel {
+		return nil
 	}
-	return nil
+	if _, err := transit.NewExternalVersion(settings, 1, nil, keyring.Material{}, nil); errors.Is(err, keyring.ErrInput) {
+		return keyringError(err)
+	}
+	a := settings.Type.Algorithm()
+	_, err := s.resolveFor(q.Namespace, HSMLevel, a.Purpose(), a.Name())
+	return err
 }
 
 // checkTransitHeld is checkExportable for a key of VAULT framing.
@@ -149,9 +155,33 @@ func (s *Service) openTransit(ctx context.Context, k *key, d *domain.Domain, rec
 		return nil, err
 	}
 	defer material.Wipe()
-	v, err := transit.NewVersion(k.settings, record.Version, material)
+	v, err := s.transitVersion(k, record, material)
 	if errors.Is(err, keyring.ErrNotFIPS) {
 		return nil, precondition("NOT_FIPS", "type %s is not allowed while FIPS 140-3 mode is enforced", k.Transit.Type)
 	}
 	return v, err
+}
+
+// transitVersion builds a version of its material, of one on the token the HMAC key.
+func (s *Service) transitVersion(k *key, record versionRecord, material keyring.Material) (*transit.Version, error) {
+	if k.Protection != HSMLevel {
+		return transit.NewVersion(k.settings, record.Version, material)
+	}
+	held, err := s.tokenKeyOf(k, record)
+	if err != nil {
+		return nil, err
+	}
+	return transit.NewExternalVersion(k.settings, record.Version, held.public, material, held)
+}
+
+// sealHMACKey makes and seals the HMAC key of a version whose own key is on the token,
+// which makes no HMACs with it.
+func (s *Service) sealHMACKey(d *domain.Domain, place string) ([]byte, error) {
+	material, err := transit.GenerateHMACKey(&s.random)
+	if err != nil {
+		return nil, err
+	}
+	defer material.Wipe()
+	sealed, err := d.Seal(place, material.Bytes())
+	return sealed, sealError(err)
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keywright/keywright/keyring/transit"
 )
 
 func TestCreateTransitKeyIsChecked(t *testing.T) {
@@ -103,4 +105,70 @@ func TestReadTransitKey(t *testing.T) {
 	if got := read().Versions; len(got) != 2 || got[0].Version != 2 {
 		t.Errorf("read %+v", got)
 	}
+}
+
+// A key on the token makes the same as one in memory.
+func TestTransitKeysOnTheToken(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t)
+	in.namespace("pay")
+	ctx := t.Context()
+	create := func(name string, o TransitOptions) error {
+		return second(in.CreateKey(ctx, admin(), CreateKeyRequest{Namespace: "pay", Key: name, Transit: &o, Protection: HSMLevel}))
+	}
+	kinds := []string{"aes256-gcm96", "aes128-gcm96", "ecdsa-p256", "ed25519"}
+	made := map[string][]byte{}
+	macs := map[string][]byte{}
+	for _, name := range kinds {
+		wantCode(t, create(name, TransitOptions{Type: name}), OK)
+		if kind, _ := transit.LookupType(name); kind.Encrypts() {
+			made[name] = in.transitSeal(name, 0, "x", transit.Params{AAD: []byte("row 7")})
+		} else {
+			made[name] = must[TransitSignResponse](t)(in.TransitSign(ctx, admin(), &TransitSignRequest{Namespace: "pay", Key: name, Message: []byte("m")})).Signature
+		}
+		macs[name] = must[TransitHMACResponse](t)(in.TransitHMAC(ctx, admin(), &TransitHMACRequest{Namespace: "pay", Key: name, Message: []byte("m")})).HMAC
+	}
+	check := func() {
+		t.Helper()
+		for name, text := range made {
+			if kind, _ := transit.LookupType(name); kind.Encrypts() {
+				in.wantTransitOpens(name, text, "x", transit.Params{AAD: []byte("row 7")})
+			} else if got, err := in.TransitVerify(ctx, admin(), &TransitVerifyRequest{Namespace: "pay", Key: name, Message: []byte("m"), Signature: text}); err != nil || !got.Valid {
+				t.Errorf("%s: TransitVerify = %+v, %v", name, got, err)
+			}
+			if got, err := in.TransitVerifyHMAC(ctx, admin(), &TransitVerifyHMACRequest{Namespace: "pay", Key: name, Message: []byte("m"), HMAC: macs[name]}); err != nil || !got.Valid {
+				t.Errorf("%s: TransitVerifyHMAC = %+v, %v", name, got, err)
+			}
+		}
+	}
+	check()
+	for _, name := range kinds {
+		in.rotate(name)
+	}
+	in.beginRekey("pay")
+	in.endRekeying("pay")
+	in.wantOnly("pay", 2)
+	in.close()
+	in.open()
+	check()
+	if got := len(in.device.keyIDs()); got != 2*len(kinds) {
+		t.Errorf("%d keys are on the token", got)
+	}
+	in.wantObjects()
+	in.wantBracketed()
+
+	in.device.setAway(true)
+	_, err := in.transitOpen("aes256-gcm96", made["aes256-gcm96"], transit.Params{AAD: []byte("row 7")})
+	wantCode(t, err, Unavailable)
+	in.device.setAway(false)
+	for part, o := range map[string]TransitOptions{
+		"derived":                 {Derived: true},
+		"hmac cannot be held":     {Type: "hmac"},
+		"chacha20-poly1305":       {Type: "chacha20-poly1305"},
+		"ECDSA_P384_SHA384 is":    {Type: "ecdsa-p384"},
+		"allow_plaintext_backup ": {PlaintextBackup: true},
+	} {
+		wantCode(t, create("bad", o), InvalidArgument, part)
+	}
+	in.wantObjects()
 }

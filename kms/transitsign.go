@@ -32,7 +32,7 @@ func (s *Service) transitSign(ctx context.Context, t *trace, q *TransitSignReque
 	if err != nil {
 		return TransitSignResponse{}, err
 	}
-	signature, public, err := v.vault.Sign(nil, q.Message, q.Options)
+	signature, public, err := v.vault.In(ctx).Sign(nil, q.Message, q.Options)
 	return TransitSignResponse{signature, public, v.number}, keyringError(err)
 }
 
