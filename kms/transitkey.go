@@ -46,7 +46,16 @@ func (k *TransitKey) settings() transit.Settings {
 }
 
 func (k *TransitKey) generate(random io.Reader) (keyring.Material, error) {
-	return k.settings().Generate(random)
+	settings := k.settings()
+	material, err := settings.Generate(random)
+	if errors.Is(err, keyring.ErrNotFIPS) {
+		err = errTransitNotFIPS(settings)
+	}
+	return material, err
+}
+
+func errTransitNotFIPS(settings transit.Settings) error {
+	return precondition("NOT_FIPS", "keys that are %s are not allowed while FIPS 140-3 mode is enforced; use another type", settings)
 }
 
 // key is what is stored of a key that is made with the options.
@@ -157,7 +166,7 @@ func (s *Service) openTransit(ctx context.Context, k *key, d *domain.Domain, rec
 	defer material.Wipe()
 	v, err := s.transitVersion(k, record, material)
 	if errors.Is(err, keyring.ErrNotFIPS) {
-		return nil, precondition("NOT_FIPS", "type %s is not allowed while FIPS 140-3 mode is enforced", k.Transit.Type)
+		return nil, errTransitNotFIPS(k.settings)
 	}
 	return v, err
 }
