@@ -105,6 +105,8 @@ type Namespace struct {
 	Rekey       Rekey             `json:"rekey,omitzero"`
 	Erasures    []Erasure         `json:"erasures,omitempty"` // oldest first
 	Token       string            `json:"token,omitempty"`    // whose root key wraps its domain secret; empty: DefaultToken
+	// PlaintextExport lets keys of VAULT framing be exportable; fixed at creation.
+	PlaintextExport bool `json:"plaintext_export,omitempty"`
 }
 
 // Rekey describes the rekeying under way, or the last one.
@@ -148,6 +150,7 @@ type Key struct {
 	State          KeyState          `json:"state"`
 	DestroyTime    time.Time         `json:"destroy_time,omitzero"`
 	ErasedTime     time.Time         `json:"erased_time,omitzero"` // told of a DELETED key, not stored with it
+	Transit        *TransitKey       `json:"transit,omitempty"`    // of VAULT framing; nil: NATIVE
 }
 
 // KeyVersion describes a version of a key.
@@ -213,6 +216,7 @@ type CreateKeyRequest struct {
 	Labels         map[string]string
 	Rotation       Rotation
 	Exportable     bool
+	Transit        *TransitOptions // makes a key of VAULT framing; Purpose and Algorithm stay empty then
 	Idempotency    string
 }
 
@@ -266,11 +270,12 @@ type ListRequest struct {
 
 // CreateNamespaceRequest makes a namespace.
 type CreateNamespaceRequest struct {
-	Namespace   string
-	Labels      map[string]string
-	Quotas      Quotas
-	Token       string // empty: DefaultToken
-	Idempotency string
+	Namespace       string
+	Labels          map[string]string
+	Quotas          Quotas
+	Token           string // empty: DefaultToken
+	PlaintextExport bool
+	Idempotency     string
 }
 
 // UpdateNamespaceRequest replaces what is not nil.
