@@ -1,11 +1,15 @@
 package transit
 
 import (
+	"bytes"
 	"crypto/fips140"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"sync"
 	"testing"
+
+	"github.com/keywright/keywright/keyring"
 )
 
 // must returns a value that came without an error.
@@ -45,16 +49,29 @@ func usable() []Settings {
 	return all
 }
 
+var rsaMaterial sync.Map // of Settings: makes tests faster
+
+// newMaterial makes a key, of RSA always the same.
+func newMaterial(t testing.TB, s Settings) keyring.Material {
+	t.Helper()
+	made, ok := rsaMaterial.Load(s)
+	if !ok {
+		m := must[keyring.Material](t)(s.Generate(rand.Reader))
+		if !s.Type.rsa() {
+			return m
+		}
+		made, _ = rsaMaterial.LoadOrStore(s, m)
+	}
+	return keyring.NewMaterial(bytes.Clone(made.(keyring.Material).Bytes()))
+}
+
 // newTestVersion makes version 7 of a fresh key.
 func newTestVersion(t testing.TB, s Settings) *Version {
 	t.Helper()
 	if fips140.Enforced() && s.usable() != nil {
 		t.Skipf("%s is refused in FIPS mode", s)
 	}
-	m, err := s.Generate(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := newMaterial(t, s)
 	defer m.Wipe()
 	v, err := NewVersion(s, 7, m)
 	if err != nil {
