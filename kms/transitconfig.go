@@ -107,7 +107,7 @@ func checkMinVersions(k Key) error {
 	case decryption > k.LatestVersion:
 		return invalid("min_decryption_version", "is %d, the latest version is %d; use 1 to that", decryption, k.LatestVersion)
 	case encryption > k.LatestVersion:
-		return invalid("min_encryption_version", "is %d, the latest version is %d; use 1 to that, or 0 for the latest", encryption, k.LatestVersion)
+		return invalid("min_encryption_version", "is %d, the latest version is %d; use 1 to that, or 0 for no bound of its own", encryption, k.LatestVersion)
 	case encryption != 0 && encryption < decryption:
 		return invalid("min_encryption_version", "is %d, below min_decryption_version, %d; what is encrypted could not be decrypted", encryption, decryption)
 	case decryption < available:

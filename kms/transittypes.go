@@ -53,8 +53,8 @@ type ConfigureTransitRequest struct {
 }
 
 // TrimTransitRequest schedules the destruction of all versions below MinAvailableVersion,
-// which are unusable at once. It may be higher
-// than neither min_decryption_version nor min_encryption_version; both must be set.
+// which are unusable at once. It may be higher than neither min_decryption_version nor
+// min_encryption_version, which must be set.
 type TrimTransitRequest struct {
 	Namespace, Key      string
 	MinAvailableVersion uint32
