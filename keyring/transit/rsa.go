@@ -106,6 +106,9 @@ func (p rsaPublic) verify(message, signature []byte, o signing) (bool, error) {
 func (p rsaPublic) check(message []byte, o signing) error {
 	size := p.key.Size()
 	if o.hash == 0 { // the message is what is signed
+		if fips140.Enforced() {
+			return fmt.Errorf("hash_algorithm none: %w", keyring.ErrNotFIPS)
+		}
 		if limit := size - 11; len(message) > limit {
 			return input("input", "has %d bytes, this key signs at most %d without a hash", len(message), limit)
 		}

@@ -74,7 +74,7 @@ func newVersion(s Settings, number uint32, primitive any, hmacKey []byte) *Versi
 	}
 }
 
-const versionMemory = 200 // a Version without its primitive
+const versionMemory = 160 // a Version without its primitive
 
 // MemorySize is about how many bytes the version holds, for cache budgets.
 func (v *Version) MemorySize() int {
