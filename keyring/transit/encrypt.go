@@ -13,7 +13,9 @@ type Params struct {
 	Context []byte // of a derived key; else refused when not empty
 	AAD     []byte // associated data, as the AEAD gets it
 	Nonce   []byte // only of convergent keys of version 1, to decrypt what they made
-	Padding string // RSA: "" or "oaep", or "pkcs1v15"
+	// Padding of RSA is "" or "oaep", or "pkcs1v15", by which whoever may send many
+	// ciphertexts and learn which of them open can open others (Bleichenbacher).
+	Padding string
 }
 
 // std refuses bits that no encoder sets, so that a text cannot be varied but by line
