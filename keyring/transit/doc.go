@@ -22,7 +22,7 @@
 //
 // # Where it is stricter than transit
 //
-// What transit would ignore is refused: a context for a key that is not derived, a nonce, a
+// A context for a key that is not derived is refused, which transit would ignore, and a
 // digest of a length that no hash has. A convergent key binds no associated data. Base64
 // has one form, but for line breaks. RSA keys have a public exponent over 2^16, as everywhere
 // in this service. Ed25519 ignores hash_algorithm and prehashed as OpenBao does; Vault
