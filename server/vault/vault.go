@@ -227,7 +227,7 @@ func (h *Handler) serveMount(req *http.Request, a gate.Arrival, x *exchange, met
 	}
 	route, parameters, known := h.engine.Find(method, below)
 	switch {
-	case known:
+	case route == nil && known:
 		return nil, errMethod()
 	case route == nil:
 		return nil, &kms.Error{Code: kms.NotFound, Reason: reasonNoRoute}
