@@ -29,11 +29,11 @@ type Peer = identity.Peer
 // KubernetesSocket is a unix socket that Kubernetes KMS v2 is served on.
 type KubernetesSocket = kube.Socket
 
-// Vault configures the API of HashiCorp Vault and OpenBao; VaultMount maps a mount of it.
-type (
-	Vault      = vault.Config
-	VaultMount = vault.Mount
-)
+// Vault configures the API of HashiCorp Vault and OpenBao.
+type Vault = vault.Config
+
+// VaultMount maps a mount of that API to a namespace.
+type VaultMount = vault.Mount
 
 // ErrSocketInUse says that another process listens on a unix socket.
 var ErrSocketInUse = identity.ErrSocketInUse

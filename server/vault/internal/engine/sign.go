@@ -91,9 +91,9 @@ func (e *Engine) verify(ctx context.Context, q *Query) (*wire.Answer, error) {
 	}
 	switch all := len(q.Request.Items); {
 	case all > 0 && signatures == all && hmacs == 0:
-		return verifySignature.serve(e, ctx, q)
+		return verifySignature.serve(ctx, e, q)
 	case all > 0 && hmacs == all && signatures == 0:
-		return verifyHMAC.serve(e, ctx, q)
+		return verifyHMAC.serve(ctx, e, q)
 	case !q.Request.Batch && signatures > 0:
 		return nil, wire.Invalid("", "provide one of 'signature' or 'hmac'")
 	case !q.Request.Batch:

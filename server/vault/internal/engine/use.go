@@ -14,19 +14,19 @@ import (
 
 func useRoutes() []Route {
 	return []Route{
-		plain("VaultEncrypt", "encrypt/:name", encrypt.serve),
-		plain("VaultDecrypt", "decrypt/:name", decrypt.serve),
-		plain("VaultRewrap", "rewrap/:name", rewrap.serve),
+		plain("VaultEncrypt", "encrypt/:name", encrypt.handler()),
+		plain("VaultDecrypt", "decrypt/:name", decrypt.handler()),
+		plain("VaultRewrap", "rewrap/:name", rewrap.handler()),
 		route("VaultDataKey", Put, "datakey/:plaintext/:name", (*Engine).dataKey),
 		route("VaultRandom", Put, "random", (*Engine).random),
 		route("VaultRandom", Put, "random/:bytes", (*Engine).random),
 		route("VaultRandom", Put, "random/:source/:bytes", (*Engine).random),
 		route("VaultHash", Put, "hash", (*Engine).hash),
 		route("VaultHash", Put, "hash/:algorithm", (*Engine).hash),
-		plain("VaultHMAC", "hmac/:name", hmac.serve),
-		plain("VaultHMAC", "hmac/:name/:algorithm", hmac.serve),
-		plain("VaultSign", "sign/:name", sign.serve),
-		plain("VaultSign", "sign/:name/:algorithm", sign.serve),
+		plain("VaultHMAC", "hmac/:name", hmac.handler()),
+		plain("VaultHMAC", "hmac/:name/:algorithm", hmac.handler()),
+		plain("VaultSign", "sign/:name", sign.handler()),
+		plain("VaultSign", "sign/:name/:algorithm", sign.handler()),
 		route("VaultVerify", Put, "verify/:name", (*Engine).verify),
 		route("VaultVerify", Put, "verify/:name/:algorithm", (*Engine).verify),
 	}
@@ -52,14 +52,18 @@ type use[O any] struct {
 	retry func(e *Engine, ctx context.Context, q *Query) error
 }
 
-func (u use[O]) serve(e *Engine, ctx context.Context, q *Query) (*wire.Answer, error) {
+func (u use[O]) handler() Handler {
+	return func(e *Engine, ctx context.Context, q *Query) (*wire.Answer, error) { return u.serve(ctx, e, q) }
+}
+
+func (u use[O]) serve(ctx context.Context, e *Engine, q *Query) (*wire.Answer, error) {
 	if err := q.Request.Limit(); err != nil {
 		return nil, err
 	}
-	results, err := u.results(e, ctx, q)
+	results, err := u.results(ctx, e, q)
 	if err == nil && u.retry != nil && allMissing(results) {
 		if err = u.retry(e, ctx, q); err == nil {
-			results, err = u.results(e, ctx, q)
+			results, err = u.results(ctx, e, q)
 		}
 	}
 	if err != nil {
@@ -72,7 +76,7 @@ func (u use[O]) serve(e *Engine, ctx context.Context, q *Query) (*wire.Answer, e
 }
 
 // results performs all items. What could not be read of an item is its own result.
-func (u use[O]) results(e *Engine, ctx context.Context, q *Query) ([]kms.Result, error) {
+func (u use[O]) results(ctx context.Context, e *Engine, q *Query) ([]kms.Result, error) {
 	items := q.Request.Items
 	q.Memory.reserve(items)
 	var common O
