@@ -45,6 +45,9 @@ func (s *Service) ConfigureTransitKey(ctx context.Context, call Call, q Configur
 // configure changes a key's record and tells whether there was anything to change.
 func (s *Service) configure(tx *transaction, at *target, k *keyRecord, q ConfigureTransitRequest) (changed bool, err error) {
 	changes := &transitChanges{tx: tx}
+	if v := q.MinDecryptionVersion; v != nil && *v == 0 { // versions begin with 1, and transit takes 0 for that
+		q.MinDecryptionVersion = new(uint32(1))
+	}
 	set(changes, "min_decryption_version", &k.Transit.MinDecryptionVersion, q.MinDecryptionVersion)
 	set(changes, "min_encryption_version", &k.Transit.MinEncryptionVersion, q.MinEncryptionVersion)
 	set(changes, "deletion_allowed", &k.Transit.DeletionAllowed, q.DeletionAllowed)
@@ -101,12 +104,10 @@ func checkRevealing(ns *namespace, k Key) error {
 func checkMinVersions(k Key) error {
 	decryption, encryption, available := k.Transit.MinDecryptionVersion, k.Transit.MinEncryptionVersion, k.Transit.MinAvailableVersion
 	switch {
-	case decryption == 0:
-		return invalid("min_decryption_version", "is 0; versions begin with 1, use 1 to %d", k.LatestVersion)
 	case decryption > k.LatestVersion:
 		return invalid("min_decryption_version", "is %d, the latest version is %d; use 1 to that", decryption, k.LatestVersion)
 	case encryption > k.LatestVersion:
-		return invalid("min_encryption_version", "is %d, the latest version is %d; use 1 to that, or 0 for the latest", encryption, k.LatestVersion)
+		return invalid("min_encryption_version", "is %d, the latest version is %d; use 1 to that, or 0 for no bound of its own", encryption, k.LatestVersion)
 	case encryption != 0 && encryption < decryption:
 		return invalid("min_encryption_version", "is %d, below min_decryption_version, %d; what is encrypted could not be decrypted", encryption, decryption)
 	case decryption < available:

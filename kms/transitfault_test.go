@@ -10,7 +10,7 @@ func (in *scene) newTransitKey() {
 	for range 3 {
 		in.rotate("vault")
 	}
-	must[Key](in.t)(in.configure(ConfigureTransitRequest{Key: "vault", MinDecryptionVersion: pointer[uint32](3), MinEncryptionVersion: pointer[uint32](3)}))
+	must[Key](in.t)(in.configure(ConfigureTransitRequest{Key: "vault", MinDecryptionVersion: new(uint32(3)), MinEncryptionVersion: new(uint32(3))}))
 }
 
 // text is all that is told of a key.
@@ -21,7 +21,7 @@ var transitMutations = []mutation{
 		return second(in.CreateKey(in.t.Context(), admin(), CreateKeyRequest{Namespace: "pay", Key: "newvault", Transit: &TransitOptions{}, Idempotency: i}))
 	}},
 	{name: "configure", do: func(in *scene, i string) error {
-		return second(in.configure(ConfigureTransitRequest{Key: "vault", MinEncryptionVersion: pointer[uint32](4), DeletionAllowed: pointer(true), Idempotency: i}))
+		return second(in.configure(ConfigureTransitRequest{Key: "vault", MinEncryptionVersion: new(uint32(4)), DeletionAllowed: new(true), Idempotency: i}))
 	}},
 	{name: "trim", do: func(in *scene, i string) error {
 		return second(in.TrimTransitKey(in.t.Context(), admin(), TrimTransitRequest{Namespace: "pay", Key: "vault", MinAvailableVersion: 3, Idempotency: i}))

@@ -63,7 +63,7 @@ func TestPlaintextExportIsTheNamespaces(t *testing.T) {
 	wantCode(t, create("open", "later", false, false), OK)
 	in.close()
 	in.open()
-	yes, no := pointer(true), pointer(false)
+	yes, no := new(true), new(false)
 	_, err = in.configure(ConfigureTransitRequest{Exportable: yes})
 	wantCode(t, err, FailedPrecondition, "namespace pay was not created for")
 	later := ConfigureTransitRequest{Namespace: "open", Key: "later", Exportable: yes, PlaintextBackup: yes}

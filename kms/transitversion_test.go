@@ -86,21 +86,20 @@ func TestTransitVersionBounds(t *testing.T) {
 			in.open()
 		}
 	}
-	in.minVersions(1, 0)
+	if k := must[Key](t)(in.configure(ConfigureTransitRequest{MinDecryptionVersion: new(uint32)})); k.Transit.MinDecryptionVersion != 1 {
+		t.Errorf("configured %+v", k.Transit)
+	}
 	in.wantTransitOpens("card", sealed[1], "x", transit.Params{})
 	for name, q := range map[string]ConfigureTransitRequest{
-		"min_decryption_version is 0":                                  {MinDecryptionVersion: new(uint32)},
-		"min_decryption_version is 5, the latest version is 4":         {MinDecryptionVersion: pointer[uint32](5)},
-		"min_encryption_version is 5, the latest version is 4":         {MinEncryptionVersion: pointer[uint32](5)},
-		"min_encryption_version is 3, below min_decryption_version, 4": {MinDecryptionVersion: pointer[uint32](4)},
-		"auto_rotate_period is 1ms":                                    {AutoRotatePeriod: pointer(time.Millisecond)},
+		"min_decryption_version is 5, the latest version is 4":         {MinDecryptionVersion: new(uint32(5))},
+		"min_encryption_version is 5, the latest version is 4":         {MinEncryptionVersion: new(uint32(5))},
+		"min_encryption_version is 3, below min_decryption_version, 4": {MinDecryptionVersion: new(uint32(4))},
+		"auto_rotate_period is 1ms":                                    {AutoRotatePeriod: new(time.Millisecond)},
 	} {
 		_, err := in.configure(q)
 		wantCode(t, err, InvalidArgument, name)
 	}
 }
-
-func pointer[T any](v T) *T { return &v }
 
 func TestTransitDisabledVersion(t *testing.T) {
 	t.Parallel()
@@ -138,7 +137,7 @@ func TestTrim(t *testing.T) {
 	}
 	_, err = in.trim(2)
 	wantCode(t, err, InvalidArgument, "can only grow")
-	_, err = in.configure(ConfigureTransitRequest{MinDecryptionVersion: pointer[uint32](2)})
+	_, err = in.configure(ConfigureTransitRequest{MinDecryptionVersion: new(uint32(2))})
 	wantCode(t, err, InvalidArgument, "below min_available_version, 3")
 	_, err = in.configure(ConfigureTransitRequest{MinEncryptionVersion: new(uint32)})
 	wantCode(t, err, InvalidArgument, "below min_available_version, 3")
@@ -221,7 +220,7 @@ func TestTransitDeletionMustBeAllowed(t *testing.T) {
 	if reasonOf(err) != "DELETION_NOT_ALLOWED" {
 		t.Errorf("reason %s", reasonOf(err))
 	}
-	k := must[Key](t)(in.configure(ConfigureTransitRequest{DeletionAllowed: pointer(true)}))
+	k := must[Key](t)(in.configure(ConfigureTransitRequest{DeletionAllowed: new(true)}))
 	wantCode(t, remove(), OK)
 	_, err = in.transitOpen("id:"+k.ID.String(), sealed[1], transit.Params{})
 	wantCode(t, err, FailedPrecondition, "can be restored")
@@ -234,7 +233,7 @@ func TestTransitAutoRotation(t *testing.T) {
 	in := newInstallation(t)
 	sealed := in.cardWithVersions(1)
 	in.freeze()
-	k := must[Key](t)(in.configure(ConfigureTransitRequest{AutoRotatePeriod: pointer(24 * time.Hour)}))
+	k := must[Key](t)(in.configure(ConfigureTransitRequest{AutoRotatePeriod: new(24 * time.Hour)}))
 	if k.Rotation.Period != 24*time.Hour || k.NextRotation.IsZero() {
 		t.Errorf("configured %+v", k)
 	}
@@ -246,7 +245,7 @@ func TestTransitAutoRotation(t *testing.T) {
 		t.Errorf("after the period it makes %s", again)
 	}
 	in.wantTransitOpens("card", sealed[1], "x", transit.Params{})
-	if k := must[Key](t)(in.configure(ConfigureTransitRequest{AutoRotatePeriod: pointer(time.Duration(0))})); !k.NextRotation.IsZero() {
+	if k := must[Key](t)(in.configure(ConfigureTransitRequest{AutoRotatePeriod: new(time.Duration(0))})); !k.NextRotation.IsZero() {
 		t.Errorf("it still rotates: %+v", k)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
-	"fmt"
 	"slices"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -15,20 +14,27 @@ import (
 // sealer is an AEAD whose ciphertexts begin with their nonce: nonce ‖ ciphertext ‖ tag.
 // Implementations are safe for concurrent use.
 type sealer interface {
-	overhead() int
-	nonceSize() int
 	// seal draws a random nonce.
 	seal(dst, plaintext, aad []byte) []byte
-	// sealWith uses the nonce, of which the caller knows that it is fresh, or that the
-	// plaintext decides it.
-	sealWith(dst, nonce, plaintext []byte) ([]byte, error)
 	open(dst, sealed, aad []byte) ([]byte, error)
+	memory() int // bytes that it holds, about
 }
 
 // aead is the family of AEAD keys.
 type aead struct {
-	make func(key []byte) (sealer, error)
+	nonce, overhead int // bytes of the nonce, and of nonce and tag
+	make            func(key []byte) (sealer, error)
+	// bare takes nonces, of which the caller knows that the plaintext decides them.
+	bare func(key []byte) (cipher.AEAD, error)
 }
+
+const tagSize = 16
+
+var (
+	aesGCM  = aead{12, 12 + tagSize, newGCM, newBareGCM}
+	chacha  = aead{12, 12 + tagSize, newChaCha, chacha20poly1305.New}
+	xchacha = aead{24, 24 + tagSize, newXChaCha, chacha20poly1305.NewX}
+)
 
 func (f aead) build(s Settings, o secret) (any, error) {
 	a := s.Type.algorithm
@@ -39,18 +45,17 @@ func (f aead) build(s Settings, o secret) (any, error) {
 		return newDeriver(f, a, o)
 	}
 	c, err := f.make(o.key)
-	return fixed{c, a}, err
+	return fixed{c, a, f.overhead}, err
 }
 
 // fixed is an AEAD under one key.
 type fixed struct {
 	sealer
 	algorithm *keyring.Algorithm
+	overhead  int
 }
 
-func (c fixed) sealed(n int) int { return n + c.overhead() }
-
-func (c fixed) memory() int { return 800 }
+func (c fixed) sealed(n int) int { return n + c.overhead }
 
 func (c fixed) encrypt(dst, plaintext []byte, p Params) ([]byte, error) {
 	if err := checkLength(c.algorithm, plaintext); err != nil {
@@ -70,13 +75,8 @@ func checkLength(a *keyring.Algorithm, plaintext []byte) error {
 	return nil
 }
 
-const gcmNonce = 12
-
 // gcm is AES-GCM with random nonces, all of it made by the standard library.
-type gcm struct {
-	cipher.AEAD
-	block cipher.Block
-}
+type gcm struct{ cipher.AEAD }
 
 func newGCM(key []byte) (sealer, error) {
 	block, err := aes.NewCipher(key)
@@ -84,53 +84,47 @@ func newGCM(key []byte) (sealer, error) {
 		return nil, err
 	}
 	c, err := cipher.NewGCMWithRandomNonce(block)
-	return gcm{c, block}, err
+	return gcm{c}, err
 }
 
-func (c gcm) overhead() int  { return c.Overhead() }
-func (c gcm) nonceSize() int { return gcmNonce }
+func newBareGCM(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+func (c gcm) memory() int { return 800 }
 
 func (c gcm) seal(dst, plaintext, aad []byte) []byte { return c.Seal(dst, nil, plaintext, aad) }
 
-func (c gcm) sealWith(dst, nonce, plaintext []byte) ([]byte, error) {
-	given, err := cipher.NewGCM(c.block)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", keyring.ErrNotFIPS, err)
-	}
-	return given.Seal(append(dst, nonce...), nonce, plaintext, nil), nil
-}
-
 func (c gcm) open(dst, sealed, aad []byte) ([]byte, error) { return c.Open(dst, nil, sealed, aad) }
 
-// chacha is (X)ChaCha20-Poly1305 (RFC 8439, draft-irtf-cfrg-xchacha).
-type chacha struct{ cipher.AEAD }
+// poly is (X)ChaCha20-Poly1305 (RFC 8439, draft-irtf-cfrg-xchacha).
+type poly struct{ cipher.AEAD }
 
 func newChaCha(key []byte) (sealer, error) {
 	c, err := chacha20poly1305.New(key)
-	return chacha{c}, err
+	return poly{c}, err
 }
 
 func newXChaCha(key []byte) (sealer, error) {
 	c, err := chacha20poly1305.NewX(key)
-	return chacha{c}, err
+	return poly{c}, err
 }
 
-func (c chacha) overhead() int  { return c.NonceSize() + c.Overhead() }
-func (c chacha) nonceSize() int { return c.NonceSize() }
+func (c poly) memory() int { return 80 }
 
-func (c chacha) seal(dst, plaintext, aad []byte) []byte {
-	start := len(dst)
-	dst = slices.Grow(dst, c.overhead()+len(plaintext))[:start+c.NonceSize()]
+func (c poly) seal(dst, plaintext, aad []byte) []byte {
+	start, n := len(dst), c.NonceSize()
+	dst = slices.Grow(dst, n+len(plaintext)+tagSize)[:start+n]
 	nonce := dst[start:]
 	_, _ = rand.Read(nonce) // never fails: crypto/rand ends the process instead
 	return c.Seal(dst, nonce, plaintext, aad)
 }
 
-func (c chacha) sealWith(dst, nonce, plaintext []byte) ([]byte, error) {
-	return c.Seal(append(dst, nonce...), nonce, plaintext, nil), nil
-}
-
-func (c chacha) open(dst, sealed, aad []byte) ([]byte, error) {
+func (c poly) open(dst, sealed, aad []byte) ([]byte, error) {
 	n := c.NonceSize()
 	if len(sealed) < n {
 		return nil, keyring.ErrDecrypt

@@ -153,7 +153,7 @@ func (d *keyData) keyType() (t *Type, hashicorp bool, err error) {
 		hashicorp = p.KeySize != 0 || string(latest.Key) == string(latest.HMACKey)
 	}
 	for _, t := range table {
-		if t.number(hashicorp) == p.Type {
+		if n := t.number(hashicorp); n == p.Type && n != none {
 			return t, hashicorp, nil
 		}
 	}

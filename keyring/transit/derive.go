@@ -45,27 +45,22 @@ type deriver struct {
 	family    aead
 	algorithm *keyring.Algorithm
 	scheme    scheme
-	overhead  int
-	nonceSize int
 }
 
 const nonceKey = 32 // bytes that scheme 3 derives behind the key
 
 func newDeriver(f aead, a *keyring.Algorithm, o secret) (*deriver, error) {
-	probe, err := f.make(o.key)
-	if err != nil {
-		return nil, err
-	}
 	r, err := newRoot(o.kdf, o.key)
-	return &deriver{r, f, a, o.scheme, probe.overhead(), probe.nonceSize()}, err
+	return &deriver{r, f, a, o.scheme}, err
 }
 
-func (d *deriver) memory() int { return 250 }
+func (d *deriver) memory() int { return 130 }
 
-func (d *deriver) sealed(n int) int { return n + d.overhead }
+func (d *deriver) sealed(n int) int { return n + d.family.overhead }
 
-// forContext makes the cipher of a context, and of scheme 3 the key of nonces.
-func (d *deriver) forContext(context []byte) (c sealer, nonces []byte, err error) {
+// forContext derives the key of a context, and of scheme 3 the one of its nonces. Both are
+// the caller's to wipe.
+func (d *deriver) forContext(context []byte) (key, nonces []byte, err error) {
 	size := d.algorithm.KeySize() / 8
 	n := size
 	if d.scheme == derivedNonce {
@@ -75,9 +70,7 @@ func (d *deriver) forContext(context []byte) (c sealer, nonces []byte, err error
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err = d.family.make(derived[:size])
-	clear(derived[:size])
-	return c, derived[size:], err
+	return derived[:size], derived[size:], nil
 }
 
 func (d *deriver) encrypt(dst, plaintext []byte, p Params) ([]byte, error) {
@@ -87,30 +80,50 @@ func (d *deriver) encrypt(dst, plaintext []byte, p Params) ([]byte, error) {
 	if err := checkLength(d.algorithm, plaintext); err != nil {
 		return nil, err
 	}
-	c, nonces, err := d.forContext(p.Context)
+	key, nonces, err := d.forContext(p.Context)
 	if err != nil {
 		return nil, err
 	}
-	if d.scheme == noScheme {
-		return c.seal(dst, plaintext, p.AAD), nil
-	}
+	defer clear(key)
 	defer clear(nonces)
+	if d.scheme == derivedNonce {
+		return d.converge(dst, key, nonces, plaintext)
+	}
+	c, err := d.family.make(key)
+	if err != nil {
+		return nil, err
+	}
+	return c.seal(dst, plaintext, p.AAD), nil
+}
+
+// converge makes the same of the same plaintext.
+func (d *deriver) converge(dst, key, nonces, plaintext []byte) ([]byte, error) {
+	c, err := d.family.bare(key)
+	if err != nil {
+		return nil, err
+	}
 	h := hmac.New(sha256.New, nonces)
 	h.Write(plaintext)
-	return c.sealWith(dst, h.Sum(nil)[:d.nonceSize], plaintext)
+	nonce := h.Sum(nil)[:d.family.nonce]
+	return c.Seal(append(dst, nonce...), nonce, plaintext, nil), nil
 }
 
 func (d *deriver) decrypt(dst, body []byte, p Params) ([]byte, error) {
-	c, nonces, err := d.forContext(p.Context)
+	if d.scheme == callersNonce {
+		if n := d.family.nonce; len(p.Nonce) != n {
+			return nil, input("nonce", "has %d bytes, must have the %d that this convergent ciphertext was made with", len(p.Nonce), n)
+		}
+		body = slices.Concat(p.Nonce, body)
+	}
+	key, nonces, err := d.forContext(p.Context)
 	if err != nil {
 		return nil, err
 	}
+	defer clear(key)
 	clear(nonces)
-	if d.scheme == callersNonce {
-		if len(p.Nonce) != d.nonceSize {
-			return nil, input("nonce", "has %d bytes, must have the %d that this convergent ciphertext was made with", len(p.Nonce), d.nonceSize)
-		}
-		body = slices.Concat(p.Nonce, body)
+	c, err := d.family.make(key)
+	if err != nil {
+		return nil, err
 	}
 	return c.open(dst, body, p.AAD)
 }

@@ -33,7 +33,7 @@ type ecdsaPublic struct{ key *ecdsa.PublicKey }
 
 func (p ecdsaPublic) der() ([]byte, error) { return x509.MarshalPKIXPublicKey(p.key) }
 
-func (p ecdsaPublic) memory() int { return 420 }
+func (p ecdsaPublic) memory() int { return 400 }
 
 func (p ecdsaPublic) verify(message, signature []byte, o signing) (bool, error) {
 	digest, err := ecdsaDigest(message, o)

@@ -38,7 +38,7 @@ func (k ed25519Key) public() ed25519Public { return ed25519Public(k[ed25519.Seed
 
 func (k ed25519Key) der() ([]byte, error) { return k.public().der() }
 
-func (k ed25519Key) memory() int { return 100 }
+func (k ed25519Key) memory() int { return 90 }
 
 func (k ed25519Key) sign(message []byte, _ signing) (signature, public []byte, err error) {
 	return ed25519.Sign(ed25519.PrivateKey(k), message), nil, nil
@@ -51,7 +51,7 @@ func (k ed25519Key) verify(message, signature []byte, o signing) (bool, error) {
 // ed25519Deriver has a key for each context.
 type ed25519Deriver struct{ root }
 
-func (d ed25519Deriver) memory() int { return 100 }
+func (d ed25519Deriver) memory() int { return 70 }
 
 // forContext makes the key of a context, which is the caller's to wipe.
 func (d ed25519Deriver) forContext(context []byte) (ed25519Key, error) {
@@ -61,6 +61,15 @@ func (d ed25519Deriver) forContext(context []byte) (ed25519Key, error) {
 	}
 	defer clear(seed)
 	return ed25519Key(ed25519.NewKeyFromSeed(seed)), nil
+}
+
+func (d ed25519Deriver) publicFor(context []byte) (ed25519Public, error) {
+	key, err := d.forContext(context)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	return append(ed25519Public(nil), key.public()...), nil
 }
 
 func (d ed25519Deriver) sign(message []byte, o signing) (signature, public []byte, err error) {

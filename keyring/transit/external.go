@@ -78,9 +78,7 @@ type heldAEAD struct {
 	key       keyring.External
 }
 
-const gcmOverhead = gcmNonce + 16
-
-func (c heldAEAD) sealed(n int) int { return n + gcmOverhead }
+func (c heldAEAD) sealed(n int) int { return n + aesGCM.overhead }
 
 func (c heldAEAD) encrypt(dst, plaintext []byte, p Params) ([]byte, error) {
 	if err := checkLength(c.algorithm, plaintext); err != nil {
@@ -97,7 +95,7 @@ func (c heldAEAD) encrypt(dst, plaintext []byte, p Params) ([]byte, error) {
 }
 
 func (c heldAEAD) decrypt(dst, body []byte, p Params) ([]byte, error) {
-	if len(body) < gcmOverhead {
+	if len(body) < aesGCM.overhead {
 		return nil, keyring.ErrDecrypt
 	}
 	plaintext, err := c.key.Use(c.ctx, keyring.UseDecrypt, body, p.AAD)
@@ -105,7 +103,7 @@ func (c heldAEAD) decrypt(dst, body []byte, p Params) ([]byte, error) {
 	switch {
 	case errors.Is(err, keyring.ErrDecrypt):
 		return nil, keyring.ErrDecrypt
-	case err == nil && len(plaintext) != len(body)-gcmOverhead:
+	case err == nil && len(plaintext) != len(body)-aesGCM.overhead:
 		err = errAnswer
 	}
 	if err != nil {

@@ -156,11 +156,11 @@ func TestGoldenSignatures(t *testing.T) {
 			if x.Prehashed {
 				message = must[[]byte](t)(hex.DecodeString(x.Message))
 			}
-			if err := v.Verify(message, body, o); err != nil && !(forbidden(err) && x.Hash == "sha1") && !(fips140.Enforced() && x.Hash == "none") {
+			if err := v.Verify(message, body, o); err != nil && !(forbidden(err) && (x.Hash == "sha1" || x.Hash == "none")) {
 				t.Errorf("version %d, %+v: %v", v.Number(), x, err)
 			}
 			_, public, err := v.Sign(nil, message, o)
-			if forbidden(err) {
+			if forbidden(err) && (x.Hash == "sha1" || x.Hash == "none") {
 				continue
 			}
 			if err != nil || !bytes.Equal(public, x.PublicKey) {

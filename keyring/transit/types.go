@@ -21,10 +21,10 @@ const none = -1
 
 // table is the one place that knows the types, and does not change.
 var table = []*Type{
-	{name: "aes128-gcm96", algorithm: row("AES_128_GCM"), family: aead{newGCM}, derives: true, openbao: 8, hashicorp: 8},
-	{name: "aes256-gcm96", algorithm: row("AES_256_GCM"), family: aead{newGCM}, derives: true, openbao: 0, hashicorp: 0},
-	{name: "chacha20-poly1305", algorithm: row("CHACHA20_POLY1305"), family: aead{newChaCha}, derives: true, openbao: 5, hashicorp: 5},
-	{name: "xchacha20-poly1305", algorithm: row("XCHACHA20_POLY1305"), family: aead{newXChaCha}, derives: true, openbao: 11, hashicorp: none},
+	{name: "aes128-gcm96", algorithm: row("AES_128_GCM"), family: aesGCM, derives: true, openbao: 8, hashicorp: 8},
+	{name: "aes256-gcm96", algorithm: row("AES_256_GCM"), family: aesGCM, derives: true, openbao: 0, hashicorp: 0},
+	{name: "chacha20-poly1305", algorithm: row("CHACHA20_POLY1305"), family: chacha, derives: true, openbao: 5, hashicorp: 5},
+	{name: "xchacha20-poly1305", algorithm: row("XCHACHA20_POLY1305"), family: xchacha, derives: true, openbao: 11, hashicorp: none},
 	{name: "ed25519", algorithm: row("ED25519"), family: ed25519Keys{}, derives: true, openbao: 2, hashicorp: 2},
 	{name: "ecdsa-p256", algorithm: row("ECDSA_P256_SHA256"), family: ecdsaP256, openbao: 1, hashicorp: 1},
 	{name: "ecdsa-p384", algorithm: row("ECDSA_P384_SHA384"), family: ecdsaP384, openbao: 6, hashicorp: 6},

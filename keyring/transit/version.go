@@ -74,7 +74,7 @@ func newVersion(s Settings, number uint32, primitive any, hmacKey []byte) *Versi
 	}
 }
 
-const versionMemory = 200 // a Version without its primitive
+const versionMemory = 160 // a Version without its primitive
 
 // MemorySize is about how many bytes the version holds, for cache budgets.
 func (v *Version) MemorySize() int {
@@ -104,6 +104,17 @@ func (v *Version) PublicKey() string {
 		return base64.StdEncoding.EncodeToString(der[len(der)-ed25519Size:])
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+// PublicKeyFor is PublicKey where a read of the key names a context: of a derived ed25519
+// key that of the context. An empty context, and one of another key, changes nothing.
+func (v *Version) PublicKeyFor(context []byte) (string, error) {
+	d, ok := v.hidden.Get().primitive.(ed25519Deriver)
+	if !ok || len(context) == 0 {
+		return v.PublicKey(), nil
+	}
+	public, err := d.publicFor(context)
+	return base64.StdEncoding.EncodeToString(public), err
 }
 
 // ParseVersion reads the version number of a ciphertext, a signature or an HMAC:
