@@ -301,7 +301,7 @@ func (s *Service) readVersion(ctx context.Context, k *key, number uint32) (store
 	}
 	record, err := read[versionRecord](ctx, s, d, pathVersion(k.ns.ID, k.ID, number))
 	if errors.Is(err, store.ErrNotFound) {
-		if number <= k.LatestVersion && number > 0 {
+		if number <= k.LatestVersion && number > 0 && !k.trimmed(number) {
 			return record, dataLoss(pathVersion(k.ns.ID, k.ID, number), err)
 		}
 		return record, notFound("VERSION_NOT_FOUND", "version %d of key %s/%s does not exist; its latest is %d", number, k.ns.Name, k.Name, k.LatestVersion)

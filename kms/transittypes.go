@@ -117,6 +117,7 @@ type BackupTransitRequest struct {
 type RestoreTransitRequest struct {
 	Namespace, Key string
 	Backup         string // base64, at most transit.MaxBackup bytes
+	ValidateOnly   bool   // changes nothing: the answer is the key as it would be
 	Idempotency    string
 }
 

@@ -47,10 +47,17 @@ func (s *Service) versionOf(ctx context.Context, t *trace, k *key, field string,
 	}
 	v, err := s.versionToUse(ctx, t, k, number, false)
 	switch {
+	case CodeOf(err) == NotFound && trimmed: // before the key was restored here
+		return nil, nil, errVersionState(number, Destroyed)
 	case CodeOf(err) == NotFound:
 		return nil, nil, invalid(field, "is of version %d, and the latest version of key %s is %d; it is of another key", number, k.Name, k.LatestVersion)
 	case err == nil && trimmed: // and its destruction is about to be scheduled
 		return nil, nil, s.alarm(t, errVersionState(number, DestroyScheduled))
 	}
 	return v, body, err
+}
+
+// trimmed tells a version that may never have been here: the key was restored without it.
+func (k *key) trimmed(number uint32) bool {
+	return k.Transit != nil && number < k.Transit.MinAvailableVersion
 }

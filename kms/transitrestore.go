@@ -1,0 +1,152 @@
+package kms
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/keywright/keywright/keyring/transit"
+	"github.com/keywright/keywright/kms/policy"
+)
+
+// restoring is a restore under way.
+type restoring struct {
+	backup *transit.Backup
+	create CreateKeyRequest
+	id     ID
+	time   time.Time
+}
+
+// MaxRestoredVersions is how many versions a backup may have that is restored: a key
+// becomes visible with all of them, in one transaction. Of RSA keys fewer fit into it.
+const MaxRestoredVersions = 1000
+
+// RestoreTransitKey makes a key of a backup that Vault, OpenBao or BackupTransitKey made
+// (needs the right to ImportKey). Names, versions, their times and settings are kept;
+// exportable and allow_plaintext_backup only in a namespace with plaintext export.
+func (s *Service) RestoreTransitKey(ctx context.Context, call Call, q RestoreTransitRequest) (Key, error) {
+	r, err := s.readBackup(q)
+	defer r.backup.Wipe()
+	name := r.create.Key
+	c := change{action: policy.ImportKey, namespace: q.Namespace, key: name, idempotency: q.Idempotency, check: err,
+		request:  struct{ P, N, K, B, V any }{"transit backup", q.Namespace, q.Key, sha256.Sum256([]byte(q.Backup)), q.ValidateOnly},
+		lock:     func() *sync.Mutex { return s.creationLock(q.Namespace, r.id) },
+		resource: func(ctx context.Context) (*policy.Resource, error) { return s.restoreResource(ctx, r) }}
+	return mutate(ctx, s, call, c, func(ctx context.Context, t *trace, tx *transaction) (Key, error) {
+		k, err := s.planTransitRestore(ctx, tx, r)
+		if err == nil && q.ValidateOnly {
+			*tx = transaction{details: map[string]string{"validate_only": "true"}}
+		}
+		return k, err
+	})
+}
+
+// readBackup reads what is to be restored. The backup of the result is never nil.
+func (s *Service) readBackup(q RestoreTransitRequest) (*restoring, error) {
+	r := &restoring{backup: &transit.Backup{}, create: CreateKeyRequest{Namespace: q.Namespace, Key: q.Key, Protection: Software}, id: newID(), time: s.now().UTC()}
+	backup, err := transit.ParseBackup(q.Backup)
+	if err != nil {
+		return r, keyringError(err)
+	}
+	r.backup = backup
+	if q.Key == "" {
+		r.create.Key = backup.Name
+	}
+	b := r.backup
+	r.create.Exportable, r.create.Rotation = b.Exportable, Rotation{Period: b.AutoRotatePeriod}
+	r.create.Transit = &TransitOptions{Type: b.Settings.Type.Name(), Derived: b.Settings.Derived, Convergent: b.Settings.Convergent,
+		KeySize: b.Settings.KeySize, PlaintextBackup: b.PlaintextBackup}
+	if n := len(b.Versions); n > MaxRestoredVersions {
+		return r, invalid("backup", "has %d versions, the limit is %d; trim the oldest where it comes from, and back it up again", n, MaxRestoredVersions)
+	}
+	if _, err := s.checkCreate(r.create); err != nil {
+		return r, firstError(err)
+	}
+	return r, nil
+}
+
+func (s *Service) restoreResource(ctx context.Context, r *restoring) (*policy.Resource, error) {
+	a := r.backup.Settings.Type.Algorithm()
+	_, err := s.findNamespace(ctx, r.create.Namespace)
+	if err == nil {
+		err = s.usable(r.create.Namespace)
+	}
+	return &policy.Resource{Namespace: r.create.Namespace, Key: r.create.Key, Purpose: string(a.Purpose()), Algorithm: a.Name(),
+		Protection: string(Software), Exportable: r.create.Exportable}, err
+}
+
+func (s *Service) planTransitRestore(ctx context.Context, tx *transaction, r *restoring) (Key, error) {
+	ns, err := s.usableNamespace(ctx, r.create.Namespace)
+	if err != nil {
+		return Key{}, err
+	}
+	create, options := r.create, *r.create.Transit
+	if !ns.PlaintextExport { // it stays here, then
+		create.Exportable, options.PlaintextBackup = false, false
+	}
+	create.Transit = &options
+	if err := s.checkPlace(ctx, ns, tx, create); err != nil {
+		return Key{}, err
+	}
+	record := r.record(ns, create)
+	s.scheduleRotation(tx, &record)
+	if err := s.putRestored(ctx, tx, ns, r, record.Key); err != nil {
+		return Key{}, err
+	}
+	d, err := s.domainOf(ctx, ns)
+	if err != nil {
+		return Key{}, err
+	}
+	tx.put(s.system, pathKeyID(r.id), 0, keyIndex{Namespace: ns.ID, NamespaceName: ns.Name})
+	tx.put(d, pathKeyName(ns.ID, create.Key), 0, keyNameRecord{ID: r.id})
+	tx.put(d, pathKey(ns.ID, r.id), 0, record)
+	tx.detail("key_id", r.id.String())
+	tx.detail("algorithm", record.Algorithm)
+	tx.detail("framing", string(FramingVault))
+	tx.detail("type", options.Type)
+	tx.detail("origin", "BACKUP")
+	tx.detail("versions", fmt.Sprint(len(r.backup.Versions)))
+	return record.Key, nil
+}
+
+// record is the key as it will be stored.
+func (r *restoring) record(ns *namespace, create CreateKeyRequest) keyRecord {
+	b, a := r.backup, r.backup.Settings.Type.Algorithm()
+	t := create.Transit.key(nil)
+	t.MinDecryptionVersion, t.MinEncryptionVersion, t.MinAvailableVersion = max(b.MinDecryptionVersion, 1), b.MinEncryptionVersion, b.MinAvailableVersion
+	t.DeletionAllowed, t.Imported, t.AllowRotation = b.DeletionAllowed, b.Imported, b.AllowRotation
+	latest := b.Versions[b.LatestVersion]
+	return keyRecord{Framing: FramingVault, PrimaryCreated: latest.Created.UTC(), Key: Key{Namespace: ns.Name, Name: create.Key, ID: r.id,
+		Purpose: a.Purpose(), Algorithm: a.Name(), Protection: Software, PrimaryVersion: b.LatestVersion, LatestVersion: b.LatestVersion,
+		Rotation: create.Rotation, Exportable: create.Exportable, Imported: r.time, Created: r.time, Updated: r.time, State: KeyActive, Transit: t}}
+}
+
+// putRestored writes all versions, sealed under the namespace's domain.
+func (s *Service) putRestored(ctx context.Context, tx *transaction, ns *namespace, r *restoring, k Key) error {
+	d, err := s.domainOf(ctx, ns)
+	if err != nil {
+		return err
+	}
+	size := 0
+	for number, v := range r.backup.Versions {
+		sealed, err := d.Seal(materialPlace(ns.ID, k.ID, number, k.Algorithm), v.Material.Bytes())
+		if err != nil {
+			return sealError(err)
+		}
+		if size += len(sealed)*4/3 + restoredOverhead; size > maxRestored {
+			return invalid("backup", "has %d versions, too many of this type for one change; trim the oldest where it comes from, and back it up again", len(r.backup.Versions))
+		}
+		tx.put(d, pathVersion(ns.ID, k.ID, number), 0,
+			versionRecord{Version: number, State: Enabled, Created: v.Created.UTC(), Imported: r.time, Material: sealed})
+		tx.put(d, pathUsage(ns.ID, k.ID, number), 0, usageRecord{})
+	}
+	return nil
+}
+
+// What fits into a transaction (store.MaxTxnBytes), with room for the key's own records.
+const (
+	maxRestored      = 900 << 10
+	restoredOverhead = 420 // of a version's two records, beside its material
+)
