@@ -27,27 +27,29 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
-	code, err := build(m)
-	if err != nil {
+	var err error
+	if bin, err = os.MkdirTemp("", "keywright-vault-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	code := m.Run()
+	_ = os.RemoveAll(bin)
 	os.Exit(code)
 }
 
-func build(m *testing.M) (code int, err error) {
-	if bin, err = os.MkdirTemp("", "keywright-vault-"); err != nil {
-		return 1, err
+// Each program is built once, by the first test that needs it.
+var (
+	buildKeywright = sync.OnceValue(func() error { return build("../../..", "./cmd/keywright", "./cmd/keywrightd") })
+	buildSOPS      = sync.OnceValue(func() error { return build(".", "github.com/getsops/sops/v3/cmd/sops") })
+)
+
+func build(dir string, programs ...string) error {
+	cmd := exec.Command("go", append([]string{"build", "-o", bin}, programs...)...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%q: %w\n%s", cmd.Args, err, out)
 	}
-	defer os.RemoveAll(bin)
-	programs := exec.Command("go", "build", "-o", bin, "./cmd/keywright", "./cmd/keywrightd")
-	programs.Dir = "../../.."
-	sops := exec.Command("go", "build", "-o", bin, "github.com/getsops/sops/v3/cmd/sops")
-	for _, cmd := range []*exec.Cmd{programs, sops} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return 1, fmt.Errorf("%q: %w\n%s", cmd.Args, err, out)
-		}
-	}
-	return m.Run(), nil
+	return nil
 }
 
 // site is an installation of Keywright with a namespace transit, which Token::"app" may
@@ -65,6 +67,9 @@ const may = `permit (principal in [Token::"app", User::"local:CN=admin"], action
 // newSite makes an installation in development mode, and leaves it stopped.
 func newSite(t *testing.T) *site {
 	t.Helper()
+	if err := buildKeywright(); err != nil {
+		t.Fatal(err)
+	}
 	dir, err := os.MkdirTemp("", "vault-") // SoftHSM2 and unix sockets do not take all that t.TempDir returns
 	if err != nil {
 		t.Fatal(err)

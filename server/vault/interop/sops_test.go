@@ -10,6 +10,9 @@ import (
 
 // TestSOPS does with the sops program what its users do.
 func TestSOPS(t *testing.T) {
+	if err := buildSOPS(); err != nil {
+		t.Fatal(err)
+	}
 	server := newTarget(t)
 	c := newTry(t, server, server.clients()["vault"])
 	first, second := c.key(nil), c.key(nil)
