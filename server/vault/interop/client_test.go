@@ -29,17 +29,18 @@ type target struct {
 
 var mountPeer sync.Once
 
+func isPeer() bool { return os.Getenv("KEYWRIGHT_COMPAT_PEER") != "" }
+
 // newTarget is the peer if there is one, and else a site of Keywright, served until the
 // test's end.
 func newTarget(t *testing.T) target {
 	t.Helper()
-	peer := os.Getenv("KEYWRIGHT_COMPAT_PEER")
-	if peer == "" {
+	if !isPeer() {
 		s := newSite(t)
 		s.serve()
 		return s.target()
 	}
-	p := target{T: t, url: peer, token: os.Getenv("KEYWRIGHT_COMPAT_PEER_TOKEN"), peer: true}
+	p := target{T: t, url: os.Getenv("KEYWRIGHT_COMPAT_PEER"), token: os.Getenv("KEYWRIGHT_COMPAT_PEER_TOKEN"), peer: true}
 	mountPeer.Do(func() { // it is there if another run was before this one
 		_, _ = p.raw(http.MethodPost, "sys/mounts/transit", fields{"type": "transit"})
 	})
@@ -248,10 +249,14 @@ func (c *try) absent(path string) {
 }
 
 // refused wants a refusal with a status, 400 unless another is named, that says why.
+// OpenBao answers 500 to some of what it should not be asked.
 func (c *try) refused(method, path string, body fields, status ...int) string {
 	c.Helper()
 	want := append(status, http.StatusBadRequest)[0]
 	a := c.call(method, path, body)
+	if c.peer && want == http.StatusBadRequest && a.status == http.StatusInternalServerError {
+		want = a.status
+	}
 	if a.status != want || len(a.errors) == 0 {
 		c.Fatalf("%s %s %v: status %d instead of %d, %v, %q", method, path, body, a.status, want, a.data, a.errors)
 	}

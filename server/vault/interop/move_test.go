@@ -57,7 +57,11 @@ func (k kept) can() (encrypt, sign bool) {
 // fill makes the key on a server and uses both its versions.
 func (k kept) fill(c *try) kept {
 	c.Helper()
-	name := c.key(with(movable, fields{"type": k.Type, "derived": k.Derived, "convergent_encryption": k.Convergent}))
+	body := with(movable, fields{"type": k.Type, "derived": k.Derived, "convergent_encryption": k.Convergent})
+	if k.Type == "hmac" {
+		body["key_size"] = 64
+	}
+	name := c.key(body)
 	encrypts, signs := k.can()
 	for range 2 {
 		if encrypts {

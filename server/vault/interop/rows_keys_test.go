@@ -77,10 +77,10 @@ var keyRows = append(typeRows(), []row{
 		c.has(read, "kdf", "hkdf_sha256")
 		c.refused(put, "keys/"+c.fresh(), fields{"type": "ecdsa-p256", "derived": true})
 	}, nil},
-	{"POST keys/:name", "convergent_encryption", same, "version 3", func(c *try) {
+	{"POST keys/:name", "convergent_encryption", same, "nonces are made as by version 3, which is read as -1", func(c *try) {
 		read := c.get("keys/"+c.key(fields{"derived": true, "convergent_encryption": true}), nil)
 		c.has(read, "convergent_encryption", true)
-		c.has(read, "convergent_encryption_version", 3)
+		c.has(read, "convergent_encryption_version", -1)
 		c.refused(put, "keys/"+c.fresh(), fields{"convergent_encryption": true})
 	}, nil},
 	{"POST keys/:name", "exportable", same, "only in a namespace with plaintext_export", func(c *try) {
@@ -95,6 +95,11 @@ var keyRows = append(typeRows(), []row{
 		c.refused(put, "keys/"+c.fresh(), fields{"type": "hmac", "key_size": 31})
 		c.refused(put, "keys/"+c.fresh(), fields{"type": "hmac", "key_size": 513})
 	}, nil},
+	{"POST keys/:name", "key_size, of hmac, left out", better, "32 bytes; OpenBao refuses its own default, 0", func(c *try) {
+		c.refused(put, "keys/"+c.fresh(), fields{"type": "hmac"})
+	}, func(c *try) {
+		c.put("hmac/"+c.key(fields{"type": "hmac"}), fields{"input": b64(text)})
+	}},
 	{"POST keys/:name", "auto_rotate_period", same, "numbers of seconds and texts such as `24h`; an hour or more", func(c *try) {
 		c.has(c.get("keys/"+c.key(fields{"auto_rotate_period": "24h"}), nil), "auto_rotate_period", 86400)
 		c.has(c.get("keys/"+c.key(fields{"auto_rotate_period": 7200}), nil), "auto_rotate_period", 7200)

@@ -176,10 +176,17 @@ var moveRows = []row{
 		c.refused(put, "restore", fields{"backup": backup})
 	}, nil},
 	{"POST restore(/:name)", "backup, malformed", same, "refused", func(c *try) {
-		c.refused(put, "restore/"+c.fresh(), fields{"backup": b64("{}")})
 		c.refused(put, "restore/"+c.fresh(), fields{"backup": "not base64!"})
+		c.refused(put, "restore/"+c.fresh(), fields{"backup": b64("not JSON")})
 		c.refused(put, "restore/"+c.fresh(), nil)
 	}, nil},
+	{"POST restore(/:name)", "backup, of nothing", better, "refused, where OpenBao drops the connection", func(c *try) {
+		if a, err := c.client.call(put, "transit/restore/"+c.fresh(), fields{"backup": b64("{}")}); err == nil {
+			c.Fatalf("status %d, %q", a.status, a.errors)
+		}
+	}, func(c *try) {
+		c.refused(put, "restore/"+c.fresh(), fields{"backup": b64("{}")})
+	}},
 	{"POST restore(/:name)", "force", missing, "never destroys a key on the way: delete it, or choose another name", func(c *try) {
 		k := c.key(movable)
 		c.put("restore/"+k, fields{"backup": c.text(c.get("backup/"+k, nil), "backup"), "force": true})

@@ -210,12 +210,9 @@ var useRows = []row{
 		c.version(c.text(results[0], "ciphertext"), 2)
 		c.has(results[0], "reference", "row 7")
 	}, nil},
-	{"POST rewrap/:name", "batch_input, an item fails", same, "400, with the results of all", func(c *try) {
-		k := c.key(nil)
-		results := c.batch("rewrap/"+k, http.StatusBadRequest, nil, fields{"ciphertext": c.encrypt(k, nil)}, fields{"ciphertext": "vault:v1:AAAA"})
-		c.text(results[0], "ciphertext")
-		c.text(results[1], "error")
-	}, nil},
+	{"POST rewrap/:name", "batch_input, an item fails", better, "400, as of encrypt, where OpenBao answers 200", func(c *try) {
+		c.rewrapSome(http.StatusOK)
+	}, func(c *try) { c.rewrapSome(http.StatusBadRequest) }},
 
 	{"POST datakey/:type/:name", "type `plaintext`", same, "", func(c *try) {
 		k := c.key(nil)
@@ -275,4 +272,12 @@ func (c *try) batch(path string, want int, more fields, items ...fields) []field
 		all[i], _ = results[i].(fields)
 	}
 	return all
+}
+
+func (c *try) rewrapSome(status int) {
+	c.Helper()
+	k := c.key(nil)
+	results := c.batch("rewrap/"+k, status, nil, fields{"ciphertext": c.encrypt(k, nil)}, fields{"ciphertext": "vault:v1:AAAA"})
+	c.text(results[0], "ciphertext")
+	c.text(results[1], "error")
 }

@@ -41,8 +41,15 @@ func (c *try) key(body fields) string {
 	return name
 }
 
-// typed makes a key of a type, rotated to a number of versions.
-func (c *try) typed(name string) string { c.Helper(); return c.key(fields{"type": name}) }
+// typed makes a key of a type.
+func (c *try) typed(name string) string {
+	c.Helper()
+	body := fields{"type": name}
+	if name == "hmac" {
+		body["key_size"] = 32 // without which OpenBao makes none
+	}
+	return c.key(body)
+}
 
 // versions makes a key that has as many versions.
 func (c *try) versions(n int, body fields) string {

@@ -43,37 +43,27 @@ func TestTransitSeal(t *testing.T) {
 // TestAutoUnseal lets a whole OpenBao unseal itself, with each way to log in.
 func TestAutoUnseal(t *testing.T) {
 	program := needBao(t)
-	for _, login := range []string{"mTLS and no token", "token"} {
+	if isPeer() { // which shows that the rest of the test is right
+		peer := newTarget(t)
+		o := newOpenBao(t, program, peer, fmt.Sprintf("token = %q", peer.token))
+		o.restarts()
+		return
+	}
+	for login, credentials := range map[string]func(*site) string{
+		"certificate": func(s *site) string {
+			return fmt.Sprintf("disable_renewal = \"true\"\n  tls_client_cert = %q\n  tls_client_key = %q", s.file("data/tls/admin.pem"), s.file("data/tls/admin-key.pem"))
+		},
+		"renewable token": func(s *site) string { return fmt.Sprintf("token = %q", s.token) },
+	} {
 		t.Run(login, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
 			holder := s.serve()
-			c := newTry(t, s.target(), s.target().clients()["openbao"])
-			key := c.key(nil)
-			credentials := fmt.Sprintf("token = %q", s.token)
-			if login != "token" {
-				credentials = fmt.Sprintf("disable_renewal = \"true\"\n  tls_client_cert = %q\n  tls_client_key = %q", s.file("data/tls/admin.pem"), s.file("data/tls/admin.key"))
-			}
-			o := newOpenBao(t, program, s.target(), key, credentials)
-			running := o.serve()
-			o.initialise()
-			o.wantServing()
-			running.stop(syscall.SIGTERM)
+			o := newOpenBao(t, program, s.target(), credentials(s))
+			running := o.restarts()
 
-			running = o.serve() // it unseals itself
-			o.wantServing()
-			running.stop(syscall.SIGTERM)
-
-			c.put("keys/"+key+"/rotate", nil)
-			running = o.serve()
-			o.wantServing()
-			c.put("keys/"+key+"/config", fields{"min_decryption_version": 2}) // what was sealed has been sealed anew
-			running.stop(syscall.SIGTERM)
-			running = o.serve()
-			o.wantServing()
-
-			holder.stop(syscall.SIGKILL) // and it goes on
-			o.wantServing()
+			holder.stop(syscall.SIGKILL)
+			o.wantServing() // it needs its seal only to start
 			running.stop(syscall.SIGTERM)
 			o.wantExit()
 
@@ -82,6 +72,26 @@ func TestAutoUnseal(t *testing.T) {
 			o.wantServing()
 		})
 	}
+}
+
+// restarts starts it again and again: sealed anew it is initialised, later it unseals
+// itself, also when the sealing key was rotated. It runs at the end.
+func (o *openBao) restarts() *process {
+	o.Helper()
+	running := o.serve()
+	o.initialise()
+	o.wantServing()
+	again := func() {
+		running.stop(syscall.SIGTERM)
+		running = o.serve()
+		o.wantServing()
+	}
+	again()
+	o.holder.put("keys/"+o.key+"/rotate", nil)
+	again()
+	o.holder.put("keys/"+o.key+"/config", fields{"min_decryption_version": 2}) // what was sealed has been sealed anew
+	again()
+	return running
 }
 
 func needBao(t *testing.T) string {
@@ -97,6 +107,8 @@ func needBao(t *testing.T) string {
 type openBao struct {
 	target
 	program, dir string
+	holder       *try // of the key
+	key          string
 }
 
 const openBaoConfig = `storage "raft" {
@@ -118,8 +130,10 @@ api_addr      = %q
 cluster_addr  = %q
 `
 
-func newOpenBao(t *testing.T, program string, holder target, key, credentials string) *openBao {
+func newOpenBao(t *testing.T, program string, server target, credentials string) *openBao {
 	t.Helper()
+	holder := newTry(t, server, server.clients()["openbao"])
+	key := holder.key(nil)
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "raft"), 0o700); err != nil {
 		t.Fatal(err)
@@ -129,7 +143,7 @@ func newOpenBao(t *testing.T, program string, holder target, key, credentials st
 	if err := os.WriteFile(filepath.Join(dir, "bao.hcl"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &openBao{target: target{T: t, url: "http://" + address, peer: true}, program: program, dir: dir}
+	return &openBao{target: target{T: t, url: "http://" + address, peer: true}, program: program, dir: dir, holder: holder, key: key}
 }
 
 func (o *openBao) command() *exec.Cmd {
