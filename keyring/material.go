@@ -16,7 +16,7 @@ func NewMaterial(b []byte) Material { return Material{secret: hide(b)} }
 
 // Bytes returns the secret itself, not a copy, to seal it; nil once wiped.
 func (m Material) Bytes() []byte {
-	if b := m.secret.get(); b != nil {
+	if b := m.secret.Get(); b != nil {
 		return *b
 	}
 	return nil
@@ -24,7 +24,7 @@ func (m Material) Bytes() []byte {
 
 // Wipe zeroes the bytes and forgets them. Versions built before live on.
 func (m Material) Wipe() {
-	if b := m.secret.get(); b != nil {
+	if b := m.secret.Get(); b != nil {
 		clear(*b)
 		*b = nil
 	}

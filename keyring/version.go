@@ -53,7 +53,7 @@ func newVersion(a *Algorithm, h Header, primitive any) *Version {
 }
 
 // primitive can do what the row's family built it for.
-func (v *Version) primitive() any { return *v.hidden.get() }
+func (v *Version) primitive() any { return *v.hidden.Get() }
 
 // KeyID is the id of the key that the version belongs to.
 func (v *Version) KeyID() uint64 { return v.header.KeyID }

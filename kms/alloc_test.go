@@ -49,3 +49,36 @@ func TestAllocationsOfWarmUses(t *testing.T) {
 		}
 	}
 }
+
+// The same of keys of VAULT framing.
+func TestAllocationsOfWarmTransitUses(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools forget, so allocations mean nothing; measured without it")
+	}
+	in := newInstallation(t)
+	in.namespace("pay")
+	call := Call{Caller: &policy.Caller{Type: policy.Token, ID: "app", Method: "token"}, RequestID: "0123456789abcdef"}
+	for _, kind := range []string{"aes256-gcm96", "aes128-gcm96", "chacha20-poly1305"} {
+		in.transitKey(kind, TransitOptions{Type: kind})
+		encrypt := &TransitEncryptRequest{Namespace: "pay", Key: kind, Plaintext: make([]byte, 32)}
+		sealed := must[TransitEncryptResponse](t)(in.TransitEncrypt(t.Context(), call, encrypt))
+		decrypt := &TransitDecryptRequest{Namespace: "pay", Key: kind, Ciphertext: sealed.Ciphertext}
+		for what, use := range map[string]struct {
+			most float64
+			do   func() error
+		}{
+			"encrypt": {1, func() error { return second(in.TransitEncrypt(t.Context(), call, encrypt)) }},
+			"decrypt": {1, func() error { return second(in.TransitDecrypt(t.Context(), call, decrypt)) }},
+		} {
+			n := testing.AllocsPerRun(200, func() {
+				if err := use.do(); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if n > use.most {
+				t.Errorf("%s: %s allocates %v times, at most %v are expected", kind, what, n, use.most)
+			}
+			t.Logf("%s: %s allocates %v times", kind, what, n)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/keywright/keywright/keyring"
+	"github.com/keywright/keywright/keyring/transit"
 	"github.com/keywright/keywright/kms/internal/cow"
 	"github.com/keywright/keywright/kms/internal/domain"
 	"github.com/keywright/keywright/kms/policy"
@@ -47,16 +48,19 @@ type key struct {
 	ns        *namespace
 	revision  store.Revision
 	algorithm *keyring.Algorithm
+	settings  transit.Settings // of VAULT framing
 	resource  policy.Resource
 	primary   atomic.Pointer[version] // loaded on first use
 	recent    atomic.Bool
 }
 
-// version is a snapshot of a version's record with its material ready for use.
+// version is a snapshot of a version's record with its material ready for use: by the
+// key's framing ready or vault, neither unless ENABLED.
 type version struct {
 	number  uint32
 	state   VersionState
-	ready   *keyring.Version // nil unless ENABLED
+	ready   *keyring.Version
+	vault   *transit.Version
 	usage   *usage
 	size    int64
 	recent  atomic.Bool
@@ -206,10 +210,11 @@ func (s *Service) loadKey(ctx context.Context, ns *namespace, id ID) (*key, erro
 func newKey(ns *namespace, record stored[keyRecord]) (*key, error) {
 	r := record.value
 	algorithm, ok := keyring.Lookup(r.Algorithm)
-	if !ok || r.Framing != framingNative || r.Protection != Software && r.Protection != HSMLevel {
+	settings, framed := r.settings()
+	if !ok || !framed || r.Protection != Software && r.Protection != HSMLevel {
 		return nil, precondition("UNKNOWN_KEY_KIND", "key %s was made by a newer release (%s, %s, %s); use that release", r.Name, r.Algorithm, r.Framing, r.Protection)
 	}
-	return &key{keyRecord: r, ns: ns, revision: record.revision, algorithm: algorithm,
+	return &key{keyRecord: r, ns: ns, revision: record.revision, algorithm: algorithm, settings: settings,
 		resource: policy.Resource{Namespace: ns.Name, Key: r.Name, Labels: r.Labels, Purpose: string(r.Purpose),
 			Algorithm: r.Algorithm, Protection: string(r.Protection), Exportable: r.Exportable, Revision: uint64(record.revision)}}, nil
 }
@@ -262,18 +267,31 @@ func (s *Service) loadVersion(ctx context.Context, k *key, number uint32) (*vers
 	}
 	v := &version{number: number, state: record.value.State, size: versionCost, usage: newUsage(k, number)}
 	if v.state == Enabled {
-		if k.Protection == HSMLevel {
-			v.ready, err = s.openObject(k, record.value)
-		} else {
-			v.ready, err = s.openMaterial(ctx, k, before, record.value)
-		}
-		if err != nil {
+		if err := s.openVersion(ctx, k, before, record.value, v); err != nil {
 			return nil, err
 		}
-		v.size += int64(v.ready.MemorySize())
 	}
 	s.cache.addVersion(k.ID, v)
 	return v, nil
+}
+
+// openVersion makes a version ready for use.
+func (s *Service) openVersion(ctx context.Context, k *key, d *domain.Domain, record versionRecord, v *version) (err error) {
+	switch {
+	case k.Framing == FramingVault:
+		if v.vault, err = s.openTransit(ctx, k, d, record); err == nil {
+			v.size += int64(v.vault.MemorySize())
+		}
+		return err
+	case k.Protection == HSMLevel:
+		v.ready, err = s.openObject(k, record)
+	default:
+		v.ready, err = s.openMaterial(ctx, k, d, record)
+	}
+	if err == nil {
+		v.size += int64(v.ready.MemorySize())
+	}
+	return err
 }
 
 func (s *Service) readVersion(ctx context.Context, k *key, number uint32) (stored[versionRecord], error) {

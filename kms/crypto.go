@@ -54,7 +54,7 @@ func (s *Service) primaryToUse(ctx context.Context, t *trace, k *key) (*version,
 		if err != nil {
 			return nil, err
 		}
-		if v.ready == nil {
+		if v.state != Enabled {
 			newer, err := s.findKeyByID(ctx, k.ns, k.ID)
 			if err != nil || newer.PrimaryVersion == k.PrimaryVersion {
 				return nil, cmp.Or[error](err, errVersionState(v.number, v.state))
@@ -91,7 +91,7 @@ func (s *Service) versionToUse(ctx context.Context, t *trace, k *key, number uin
 		return nil, err
 	}
 	t.entry.Version = v.number
-	if v.ready == nil {
+	if v.state != Enabled {
 		return nil, s.alarm(t, errVersionState(v.number, v.state))
 	}
 	s.touch(v.usage, t.start)
@@ -197,7 +197,7 @@ func (s *Service) reEncrypt(ctx context.Context, t *trace, q *ReEncryptRequest) 
 	if err != nil {
 		return ReEncryptResponse{}, err
 	}
-	destination, err := s.admitDestination(ctx, t, source, q)
+	destination, err := s.admitDestination(ctx, t, cmp.Or(q.DestinationNamespace, q.Namespace), cmp.Or(q.DestinationKey, source.Name), q.DestinationBinding.Context)
 	if err != nil {
 		return ReEncryptResponse{}, err
 	}
@@ -218,16 +218,9 @@ func (s *Service) reEncrypt(ctx context.Context, t *trace, q *ReEncryptRequest) 
 
 // admitDestination authorises Encrypt on the destination, with its own
 // encryption context; the audit entry goes on naming the source.
-func (s *Service) admitDestination(ctx context.Context, t *trace, source *key, q *ReEncryptRequest) (*key, error) {
-	namespace, name := q.DestinationNamespace, q.DestinationKey
-	if namespace == "" {
-		namespace = q.Namespace
-	}
-	if name == "" {
-		name = source.Name
-	}
+func (s *Service) admitDestination(ctx context.Context, t *trace, namespace, name string, encryptionContext map[string]string) (*key, error) {
 	entry, algorithm := t.entry, t.algorithm
-	destination, err := s.admitUse(ctx, t, policy.Encrypt, namespace, name, q.DestinationBinding.Context)
+	destination, err := s.admitUse(ctx, t, policy.Encrypt, namespace, name, encryptionContext)
 	decided := t.entry
 	t.entry, t.algorithm = entry, algorithm
 	t.entry.Decision, t.entry.Policies = decided.Decision, append(entry.Policies[:len(entry.Policies):len(entry.Policies)], decided.Policies...)
@@ -325,10 +318,10 @@ func (s *Service) generateRandom(ctx context.Context, t *trace, q *GenerateRando
 	return GenerateRandomResponse{data}, err
 }
 
-// need refuses a key of another purpose.
+// need refuses a key of another framing or purpose.
 func need(k *key, purpose keyring.Purpose) error {
-	if k.Purpose == purpose {
-		return nil
+	if err := k.framed(FramingNative); err != nil || k.Purpose == purpose {
+		return err
 	}
 	return precondition("WRONG_PURPOSE", "key %s is for %s, this operation needs one for %s", k.Name, k.Purpose, purpose)
 }
@@ -364,6 +357,8 @@ func keyringError(err error) error {
 		return errDecrypt()
 	case errors.As(err, &input):
 		return &Error{Code: InvalidArgument, Reason: "INVALID_FIELD", Field: input.Field, Message: input.Error()}
+	case errors.Is(err, keyring.ErrPurpose):
+		return precondition("WRONG_PURPOSE", "the key does not serve this operation; use a key of another type")
 	case errors.Is(err, keyring.ErrInvalidPublicKey):
 		return invalid("peer_public_key", "is not a public key of this algorithm; give SubjectPublicKeyInfo (DER or PEM) or the raw point")
 	case errors.Is(err, keyring.ErrNotFIPS):

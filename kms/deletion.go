@@ -20,6 +20,9 @@ func (s *Service) DeleteKey(ctx context.Context, call Call, q DestroyRequest) (K
 		if err != nil {
 			return Key{}, err
 		}
+		if err := checkDeletable(k.value.Key); err != nil {
+			return Key{}, err
+		}
 		when, err := s.destroyTime(q.Delay)
 		if err != nil {
 			return Key{}, err

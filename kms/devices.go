@@ -181,8 +181,9 @@ func (d *device) status() HSMStatus {
 
 // namespaceRequest is what an idempotency key of CreateNamespace stands for.
 func namespaceRequest(q CreateNamespaceRequest) any {
-	if storedToken(q.Token) == "" {
-		return struct{ N, L, Q any }{q.Namespace, q.Labels, q.Quotas}
-	}
-	return struct{ N, L, Q, T any }{q.Namespace, q.Labels, q.Quotas, q.Token}
+	return struct {
+		N, L, Q any
+		T       string `json:",omitempty"`
+		P       bool   `json:",omitempty"`
+	}{q.Namespace, q.Labels, q.Quotas, storedToken(q.Token), q.PlaintextExport}
 }

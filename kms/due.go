@@ -20,6 +20,7 @@ const (
 	dueLease          = "lease"
 	dueRevocation     = "revocation"
 	dueImport         = "import"
+	dueTrim           = "trim"
 
 	dueDeleteNamespace = "delete-namespace"
 )
@@ -134,6 +135,7 @@ func (s *Service) runJob(ctx context.Context, record store.Record) error {
 		dueRotate:         s.rotation(),
 		dueDestroyVersion: {action: policy.DestroyVersion, plan: s.destroyVersion},
 		dueDeleteKey:      {action: policy.DeleteKey, plan: s.deleteKey},
+		dueTrim:           {action: policy.DestroyVersion, plan: s.trimRest},
 	}[job.value.Kind]
 	if !ok {
 		return dataLoss(record.Key, errors.New("unknown kind of job"))

@@ -52,6 +52,9 @@ func (s *Service) exportKey(ctx context.Context, t *trace, q ExportKeyRequest) (
 	if err != nil {
 		return ExportedKey{}, err
 	}
+	if err := k.framed(FramingNative); err != nil {
+		return ExportedKey{}, err
+	}
 	if !k.Exportable {
 		return ExportedKey{}, precondition("NOT_EXPORTABLE", "key %s was not created exportable, so its material never leaves; make a new key with exportable set", k.Name)
 	}

@@ -49,6 +49,8 @@ type importing struct {
 type importedMaterial struct {
 	material keyring.Material // of protection level SOFTWARE
 	time     time.Time
+	// allowRotation lets a key of VAULT framing be rotated that is made of the material.
+	allowRotation bool
 }
 
 // importedTime is when the version that a change writes was imported; zero if it is not.
@@ -61,9 +63,12 @@ func (t *trace) importedTime() time.Time {
 
 // newMaterial is what the version that a change writes is made of: what was
 // imported, or else fresh.
-func (s *Service) newMaterial(t *trace, a *keyring.Algorithm) (keyring.Material, error) {
+func (s *Service) newMaterial(t *trace, k Key, a *keyring.Algorithm) (keyring.Material, error) {
 	if t.imported != nil {
 		return keyring.NewMaterial(append([]byte(nil), t.imported.material.Bytes()...)), nil
+	}
+	if k.Transit != nil {
+		return k.Transit.generate(&s.random)
 	}
 	return a.Generate(&s.random)
 }
@@ -278,6 +283,9 @@ func (s *Service) prepareImportVersion(ctx context.Context, t *trace, at *target
 	endTurn := func() {}
 	k, _, err := s.currentActive(ctx, at)
 	if err != nil {
+		return endTurn, err
+	}
+	if err := at.key.framed(FramingNative); err != nil {
 		return endTurn, err
 	}
 	i.key = k.value.Name // the caller may have given its id

@@ -172,6 +172,8 @@ func (s *Service) resolve(p *importPlan) (err error) {
 		switch {
 		case k.State != KeyActive:
 			return errKeyDeleted(k.Key)
+		case k.Framing != FramingNative:
+			return k.framed(FramingNative)
 		case name != "" && name != k.Algorithm:
 			return errImportMismatch("algorithm", k.Name, k.Algorithm, name)
 		case p.q.Protection != "" && p.q.Protection != k.Protection:

@@ -13,84 +13,15 @@ import (
 	"github.com/keywright/keywright/kms/store"
 )
 
-// CreateKey makes a key with a first, primary version.
-func (s *Service) CreateKey(ctx context.Context, call Call, q CreateKeyRequest) (Key, error) {
-	algorithm, check := s.checkCreate(q)
-	id := newID()
-	c := change{action: policy.CreateKey, namespace: q.Namespace, key: q.Key, idempotency: q.Idempotency, check: check,
-		request: struct{ N, K, P, A, L, O, R, E any }{q.Namespace, q.Key, q.Purpose, q.Algorithm, q.Protection, q.Labels, q.Rotation, q.Exportable},
-		lock:    func() *sync.Mutex { return s.creationLock(q.Namespace, id) }}
-	c.resource = func(ctx context.Context) (*policy.Resource, error) {
-		_, err := s.findNamespace(ctx, q.Namespace)
-		if err == nil {
-			err = s.usable(q.Namespace)
-		}
-		return &policy.Resource{Namespace: q.Namespace, Key: q.Key, Labels: q.Labels,
-			Purpose: string(algorithm.Purpose()), Algorithm: algorithm.Name(), Protection: string(q.protection()), Exportable: q.Exportable}, err
+func (s *Service) shortestRotation() time.Duration {
+	if s.installation.DevMode {
+		return time.Second
 	}
-	if q.protection() == HSMLevel {
-		c.prepare = func(ctx context.Context, t *trace) (func(), error) { return s.prepareKey(ctx, t, id, algorithm, q) }
-	}
-	return mutate(ctx, s, call, c, func(ctx context.Context, t *trace, tx *transaction) (Key, error) {
-		ns, err := s.findNamespace(ctx, q.Namespace)
-		if err != nil {
-			return Key{}, err
-		}
-		if err := s.refusal(ns); err != nil {
-			return Key{}, err
-		}
-		return s.planKey(ctx, t, tx, ns, id, algorithm, q)
-	})
-}
-
-func (q CreateKeyRequest) protection() Protection {
-	if q.Protection == "" {
-		return Software
-	}
-	return q.Protection
-}
-
-// prepareKey makes the first version's key on the token, unless it is clear already
-// that the key cannot be created.
-func (s *Service) prepareKey(ctx context.Context, t *trace, id ID, a *keyring.Algorithm, q CreateKeyRequest) (done func(), err error) {
-	ns, err := s.findNamespace(ctx, q.Namespace)
-	if err == nil {
-		err = s.refusal(ns)
-	}
-	if err == nil {
-		err = s.checkFree(ctx, ns, q.Key)
-	}
-	if err == nil {
-		err = s.checkKeyQuota(ctx, ns, &transaction{})
-	}
-	if err != nil {
-		return func() {}, err
-	}
-	return s.makeObject(ctx, t, ns, objectRecord{Key: id, Version: 1, Algorithm: a.Name()})
-}
-
-func (s *Service) checkCreate(q CreateKeyRequest) (*keyring.Algorithm, error) {
-	algorithm, err := s.resolveFor(q.Namespace, q.Protection, q.Purpose, q.Algorithm)
-	if err != nil {
-		return nil, errors.Join(checkNamespaceName(q.Namespace), checkName("key", q.Key), err)
-	}
-	return algorithm, errors.Join(checkNamespaceName(q.Namespace), checkName("key", q.Key), checkLabels(q.Labels),
-		checkProtection(q.Protection), checkExportable(q.Protection, q.Exportable), s.checkRotation(algorithm, q.Rotation))
-}
-
-func checkProtection(p Protection) error {
-	switch p {
-	case "", Software, HSMLevel:
-		return nil
-	}
-	return invalid("protection_level", "%q is unknown; use SOFTWARE or HSM", p)
+	return MinRotationPeriod
 }
 
 func (s *Service) checkRotation(a *keyring.Algorithm, r Rotation) error {
-	shortest := MinRotationPeriod
-	if s.installation.DevMode {
-		shortest = time.Second
-	}
+	shortest := s.shortestRotation()
 	switch {
 	case r == Rotation{}:
 		return nil
@@ -103,71 +34,6 @@ func (s *Service) checkRotation(a *keyring.Algorithm, r Rotation) error {
 	case r.MaxUses != 0 && r.MaxUses < MinRotationUses:
 		return invalid("rotation.max_uses", "is %d; use %d or more, or leave it out", r.MaxUses, MinRotationUses)
 	}
-	return nil
-}
-
-func (s *Service) planKey(ctx context.Context, t *trace, tx *transaction, ns *namespace, id ID, a *keyring.Algorithm, q CreateKeyRequest) (Key, error) {
-	d, err := s.domainOf(ctx, ns)
-	if err != nil {
-		return Key{}, err
-	}
-	if err := s.checkFree(ctx, ns, q.Key); err != nil {
-		return Key{}, err
-	}
-	if err := s.checkKeyQuota(ctx, ns, tx); err != nil {
-		return Key{}, err
-	}
-	now := s.now().UTC()
-	record := keyRecord{Framing: framingNative, PrimaryCreated: now, Key: Key{Namespace: ns.Name, Name: q.Key, ID: id,
-		Purpose: a.Purpose(), Algorithm: a.Name(), Protection: q.protection(), PrimaryVersion: 1, LatestVersion: 1,
-		Labels: q.Labels, Rotation: q.Rotation, Exportable: q.Exportable, Imported: t.importedTime(), Created: now, Updated: now, State: KeyActive}}
-	s.scheduleRotation(tx, &record)
-	if err := s.putVersion(t, tx, d, ns.ID, record.Key, a, 1); err != nil {
-		return Key{}, err
-	}
-	tx.put(s.system, pathKeyID(id), 0, keyIndex{Namespace: ns.ID, NamespaceName: ns.Name})
-	tx.put(d, pathKeyName(ns.ID, q.Key), 0, keyNameRecord{ID: id})
-	tx.put(d, pathKey(ns.ID, id), 0, record)
-	tx.detail("key_id", id.String())
-	tx.detail("algorithm", a.Name())
-	return record.Key, nil
-}
-
-func (s *Service) checkFree(ctx context.Context, ns *namespace, name string) error {
-	switch _, err := s.idOf(ctx, ns, name); {
-	case err == nil:
-		return &Error{Code: AlreadyExists, Reason: "KEY_EXISTS", Field: "key", Message: fmt.Sprintf("key %s/%s already exists; choose another name, or rotate it", ns.Name, name)}
-	case CodeOf(err) == NotFound:
-		return nil
-	default:
-		return err
-	}
-}
-
-// putVersion writes a new version: with fresh or imported material, sealed under the
-// namespace's domain, or with the key that was made for it on the token.
-func (s *Service) putVersion(t *trace, tx *transaction, d *domain.Domain, ns ID, k Key, a *keyring.Algorithm, number uint32) error {
-	if k.Protection == HSMLevel {
-		return s.putOwned(t, tx, d, ns, k.ID, a, number)
-	}
-	return s.putMaterial(t, tx, d, ns, k.ID, a, number)
-}
-
-func (s *Service) putMaterial(t *trace, tx *transaction, d *domain.Domain, ns, key ID, a *keyring.Algorithm, number uint32) error {
-	material, err := s.newMaterial(t, a)
-	if errors.Is(err, keyring.ErrNotFIPS) {
-		return invalid("algorithm", "%s is not allowed while FIPS 140-3 mode is enforced; ListAlgorithms says which are", a.Name())
-	}
-	if err != nil {
-		return err
-	}
-	defer material.Wipe()
-	sealed, err := d.Seal(materialPlace(ns, key, number, a.Name()), material.Bytes())
-	if err != nil {
-		return sealError(err)
-	}
-	tx.put(d, pathVersion(ns, key, number), 0, versionRecord{Version: number, State: Enabled, Created: s.now().UTC(), Imported: t.importedTime(), Material: sealed})
-	tx.put(d, pathUsage(ns, key, number), 0, usageRecord{})
 	return nil
 }
 
@@ -292,6 +158,9 @@ func (s *Service) UpdateKey(ctx context.Context, call Call, q UpdateKeyRequest) 
 
 func (s *Service) planRotationPolicy(tx *transaction, at *target, k *keyRecord, r Rotation) error {
 	if err := s.checkRotation(at.key.algorithm, r); err != nil {
+		return err
+	}
+	if err := checkRotatable(k.Key); err != nil && r != (Rotation{}) {
 		return err
 	}
 	k.Rotation = r

@@ -115,7 +115,7 @@ func (s *Service) planNamespace(ctx context.Context, tx *transaction, q CreateNa
 		return Namespace{}, err
 	}
 	now := s.now().UTC()
-	made := Namespace{Name: q.Namespace, ID: newID(), Labels: q.Labels, Quotas: q.Quotas, Token: storedToken(q.Token),
+	made := Namespace{Name: q.Namespace, ID: newID(), Labels: q.Labels, Quotas: q.Quotas, Token: storedToken(q.Token), PlaintextExport: q.PlaintextExport,
 		Created: now, Updated: now, State: NamespaceActive, Generation: 1}
 	d, wrapped, err := domain.Create(ctx, wrapping, &s.random, s.domainID(made.ID, 1))
 	if err != nil {
@@ -126,6 +126,9 @@ func (s *Service) planNamespace(ctx context.Context, tx *transaction, q CreateNa
 	tx.detail("namespace_id", made.ID.String())
 	if made.Token != "" {
 		tx.detail("token", made.Token)
+	}
+	if made.PlaintextExport {
+		tx.detail("plaintext_export", "true")
 	}
 	tx.then(func(revision store.Revision) {
 		opened := newLazyDomain(made.generations(), d.StoredAt(uint64(revision)))

@@ -215,19 +215,25 @@ func (s *Service) notMade(ctx context.Context, n *newObject, algorithm string, e
 
 // putOwned writes a version whose key the trace has made on the token, and takes
 // that. Without one, something has changed since it was decided to make it.
-func (s *Service) putOwned(t *trace, tx *transaction, d *domain.Domain, ns, key ID, a *keyring.Algorithm, number uint32) error {
+func (s *Service) putOwned(t *trace, tx *transaction, d *domain.Domain, ns ID, k Key, a *keyring.Algorithm, number uint32) error {
 	n := t.object
 	if in := s.namespaceOfID(ns); n == nil || in == nil || in.Token != n.token {
 		return storeError(store.ErrConflict)
 	}
-	if _, err := keyring.ExternalVersion(a, uint64(key), number, n.PublicKey, nil); err != nil {
+	record := versionRecord{Version: number, State: Enabled, Created: s.now().UTC(), Imported: t.importedTime(), Object: &objectRef{ID: n.ID, PublicKey: n.PublicKey}}
+	if _, err := keyring.ExternalVersion(a, uint64(k.ID), number, n.PublicKey, nil); err != nil {
 		return hsmError("", err)
 	}
+	if k.Transit != nil {
+		var err error
+		if record.Material, err = s.sealHMACKey(d, materialPlace(ns, k.ID, number, a.Name())); err != nil {
+			return err
+		}
+	}
 	tx.delete(pathOrphan(n.ID), n.orphan)
-	tx.put(s.system, pathObject(ns, n.ID), 0, objectRecord{Key: key, Version: number, Algorithm: a.Name(), Token: n.token})
-	tx.put(d, pathVersion(ns, key, number), 0, versionRecord{Version: number, State: Enabled, Created: s.now().UTC(), Imported: t.importedTime(),
-		Object: &objectRef{ID: n.ID, PublicKey: n.PublicKey}})
-	tx.put(d, pathUsage(ns, key, number), 0, usageRecord{})
+	tx.put(s.system, pathObject(ns, n.ID), 0, objectRecord{Key: k.ID, Version: number, Algorithm: a.Name(), Token: n.token})
+	tx.put(d, pathVersion(ns, k.ID, number), 0, record)
+	tx.put(d, pathUsage(ns, k.ID, number), 0, usageRecord{})
 	tx.detail("protection", string(HSMLevel))
 	tx.detail("object", n.ID.String())
 	tx.then(func(store.Revision) { n.taken = true })

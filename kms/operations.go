@@ -17,7 +17,10 @@ const (
 // *DecryptRequest, *ReEncryptRequest, *GenerateDataKeyRequest,
 // *GenerateDataKeyPairRequest, *GenerateRandomRequest, *SignRequest,
 // *VerifyRequest, *MACRequest, *VerifyMACRequest, *AsymmetricDecryptRequest,
-// *SharedSecretRequest and *PublicKeyRequest. Slices in a request are only read,
+// *SharedSecretRequest and *PublicKeyRequest; of keys of VAULT framing
+// *TransitEncryptRequest, *TransitDecryptRequest, *TransitRewrapRequest,
+// *TransitDataKeyRequest, *TransitSignRequest, *TransitVerifyRequest,
+// *TransitHMACRequest and *TransitVerifyHMACRequest. Slices in a request are only read,
 // and only until the call returns; slices in a response belong to the caller.
 type Operation interface {
 	operation() op

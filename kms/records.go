@@ -135,16 +135,14 @@ type keyNameRecord struct {
 // keyRecord is a key without its versions.
 type keyRecord struct {
 	Key
-	Framing        string    `json:"framing"`
+	Framing        Framing   `json:"framing"`
 	PrimaryCreated time.Time `json:"primary_created"`
 	DestroyedUnder uint32    `json:"destroyed_under,omitempty"` // as of a version
 }
 
-// framingNative is the framing whose ciphertexts docs/format.md describes.
-const framingNative = "NATIVE"
-
 // versionRecord is a version with its sealed material, empty once destroyed, or
-// with its object on the token.
+// with its object on the token; of a key of VAULT framing that is there, the material
+// is the HMAC key.
 type versionRecord struct {
 	Version     uint32       `json:"version"`
 	State       VersionState `json:"state"`

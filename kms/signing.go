@@ -138,6 +138,9 @@ func (s *Service) publicKey(ctx context.Context, t *trace, q *PublicKeyRequest) 
 	if err != nil {
 		return PublicKeyResponse{}, err
 	}
+	if err := k.framed(FramingNative); err != nil {
+		return PublicKeyResponse{}, err
+	}
 	if !k.algorithm.Asymmetric() {
 		return PublicKeyResponse{}, precondition("WRONG_PURPOSE", "key %s is symmetric (%s) and has no public key", k.Name, k.Algorithm)
 	}

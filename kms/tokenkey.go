@@ -29,24 +29,30 @@ var _ keyring.External = (*tokenKey)(nil)
 
 // openObject makes a version that is used on the token.
 func (s *Service) openObject(k *key, record versionRecord) (*keyring.Version, error) {
-	path := pathVersion(k.ns.ID, k.ID, record.Version)
-	if record.Object == nil {
-		return nil, dataLoss(path, errors.New("it names no object on the token"))
-	}
-	hsm, err := s.tokenHSM(k.ns.Token)
+	held, err := s.tokenKeyOf(k, record)
 	if err != nil {
 		return nil, err
 	}
-	held := &tokenKey{hsm: hsm, id: record.Object.ID, algorithm: k.Algorithm, public: record.Object.PublicKey,
-		version: fmt.Sprintf("version %d of key %s/%s", record.Version, k.ns.Name, k.Name)}
 	ready, err := keyring.ExternalVersion(k.algorithm, uint64(k.ID), record.Version, held.public, held)
 	switch {
 	case errors.Is(err, keyring.ErrNotFIPS):
 		return nil, precondition("NOT_FIPS", "algorithm %s is not allowed while FIPS 140-3 mode is enforced", k.Algorithm)
 	case err != nil:
-		return nil, dataLoss(path, err)
+		return nil, dataLoss(pathVersion(k.ns.ID, k.ID, record.Version), err)
 	}
 	return ready, nil
+}
+
+func (s *Service) tokenKeyOf(k *key, record versionRecord) (*tokenKey, error) {
+	if record.Object == nil {
+		return nil, dataLoss(pathVersion(k.ns.ID, k.ID, record.Version), errors.New("it names no object on the token"))
+	}
+	hsm, err := s.tokenHSM(k.ns.Token)
+	if err != nil {
+		return nil, err
+	}
+	return &tokenKey{hsm: hsm, id: record.Object.ID, algorithm: k.Algorithm, public: record.Object.PublicKey,
+		version: fmt.Sprintf("version %d of key %s/%s", record.Version, k.ns.Name, k.Name)}, nil
 }
 
 // Use implements keyring.External. A device that was opened anew knows of no key

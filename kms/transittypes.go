@@ -31,7 +31,7 @@ type TransitKey struct {
 	Convergent           bool   `json:"convergent,omitempty"`
 	KeySize              int    `json:"key_size,omitempty"`
 	MinDecryptionVersion uint32 `json:"min_decryption_version"`           // 1 or more
-	MinEncryptionVersion uint32 `json:"min_encryption_version,omitempty"` // 0: the latest
+	MinEncryptionVersion uint32 `json:"min_encryption_version,omitempty"` // 0: none of its own
 	MinAvailableVersion  uint32 `json:"min_available_version,omitempty"`  // 0: never trimmed
 	DeletionAllowed      bool   `json:"deletion_allowed,omitempty"`
 	PlaintextBackup      bool   `json:"plaintext_backup,omitempty"`
@@ -41,8 +41,8 @@ type TransitKey struct {
 
 // ConfigureTransitRequest replaces what is not nil. Exportable and PlaintextBackup can be
 // switched on, in a namespace of PlaintextExport, and never off. A version below
-// MinDecryptionVersion decrypts and verifies nothing, one below MinEncryptionVersion
-// encrypts, signs and HMACs nothing.
+// MinDecryptionVersion (0 is 1) decrypts and verifies nothing; one below that or
+// MinEncryptionVersion encrypts, signs and HMACs nothing.
 type ConfigureTransitRequest struct {
 	Namespace, Key                             string
 	MinDecryptionVersion, MinEncryptionVersion *uint32
@@ -52,8 +52,9 @@ type ConfigureTransitRequest struct {
 	Idempotency                                string
 }
 
-// TrimTransitRequest destroys all versions below MinAvailableVersion, which may be higher
-// than neither min_decryption_version nor min_encryption_version; both must be set.
+// TrimTransitRequest schedules the destruction of all versions below MinAvailableVersion,
+// which are unusable at once. It may be higher than neither min_decryption_version nor
+// min_encryption_version, which must be set.
 type TrimTransitRequest struct {
 	Namespace, Key      string
 	MinAvailableVersion uint32

@@ -55,16 +55,16 @@ func (s *Service) touch(u *usage, now time.Time) {
 }
 
 // usesLimit is how often a version may be used to encrypt, sign or MAC: hard is
-// the algorithm's own limit, soft the key's max_uses.
-func (s *Service) usesLimit(k *key) (hard, soft uint64) {
+// the algorithm's own limit, soft the key's max_uses, which is of the primary version.
+func (s *Service) usesLimit(k *key, number uint32) (hard, soft uint64) {
 	hard, soft = unlimited, unlimited
-	if n := k.algorithm.RandomNonceLimit(); n > 0 {
+	if n := k.nonceLimit(); n > 0 {
 		hard = n
 		if s.config.NonceLimit > 0 {
 			hard = min(n, s.config.NonceLimit)
 		}
 	}
-	if k.Rotation.MaxUses > 0 {
+	if k.Rotation.MaxUses > 0 && number == k.PrimaryVersion {
 		soft = k.Rotation.MaxUses
 	}
 	return hard, soft
@@ -74,7 +74,7 @@ func (s *Service) usesLimit(k *key) (hard, soft uint64) {
 // errUsesSpent when the key is to be rotated first, and with RESOURCE_EXHAUSTED
 // at the algorithm's limit.
 func (s *Service) spend(ctx context.Context, k *key, v *version) error {
-	hard, soft := s.usesLimit(k)
+	hard, soft := s.usesLimit(k, v.number)
 	if hard == unlimited && soft == unlimited {
 		return nil
 	}
@@ -124,7 +124,7 @@ func (s *Service) reserveAhead(k *key, u *usage) {
 // reserveBlock adds a block to the record, durably, and then to what remains. The
 // caller holds u.reserve.
 func (s *Service) reserveBlock(ctx context.Context, k *key, u *usage) error {
-	hard, soft := s.usesLimit(k)
+	hard, soft := s.usesLimit(k, u.number)
 	var granted uint64
 	err := s.updateUsage(ctx, u, func(r *usageRecord) error {
 		switch {
@@ -137,7 +137,7 @@ func (s *Service) reserveBlock(ctx context.Context, k *key, u *usage) error {
 		limit := min(hard, soft)
 		granted = min(max(limit/16, 1), maxBlock, limit-r.Reserved)
 		r.Reserved += granted
-		if soft == unlimited && r.Reserved >= hard/2 {
+		if soft == unlimited && r.Reserved >= hard/2 && u.number == k.PrimaryVersion && checkRotatable(k.Key) == nil {
 			s.jobs.rotateSoon(k)
 		}
 		return nil

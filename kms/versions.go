@@ -20,13 +20,16 @@ func (s *Service) RotateKey(ctx context.Context, call Call, q KeyRef) (KeyVersio
 			if k.State != KeyActive {
 				return errKeyDeleted(k.Key)
 			}
-			return s.refusal(at.key.ns)
+			return firstOf(checkRotatable(k.Key), s.refusal(at.key.ns))
 		})
 	}
 	return mutate(ctx, s, call, c, func(ctx context.Context, t *trace, tx *transaction) (KeyVersion, error) {
 		t.about(at.key)
 		k, d, err := s.currentActive(ctx, at)
 		if err != nil {
+			return KeyVersion{}, err
+		}
+		if err := checkRotatable(k.value.Key); err != nil {
 			return KeyVersion{}, err
 		}
 		return s.planRotation(t, tx, d, at, k)
@@ -91,8 +94,7 @@ func describeVersion(k keyRecord, v versionRecord, lastUsed int64) KeyVersion {
 // versionChange plans the change of one version: its key and it as they are now.
 type versionChange func(tx *transaction, k *stored[keyRecord], v *versionRecord) error
 
-// changeVersion runs a change of one version's record; with keyToo the key's
-// record is written as well.
+// changeVersion runs a change of one version's record.
 func (s *Service) changeVersion(ctx context.Context, call Call, action policy.Action, q VersionRef, request any, plan versionChange) (KeyVersion, error) {
 	c, at := s.keyChange(action, q.Namespace, q.Key, q.Idempotency, request)
 	if q.Version == 0 {
@@ -124,8 +126,12 @@ func (s *Service) planVersion(ctx context.Context, tx *transaction, at *target, 
 			return KeyVersion{}, err
 		}
 		tx.detail("state", fmt.Sprintf("%s -> %s", before, v.value.State))
-		// The key's record, unchanged, orders this against a change of its primary version.
-		tx.txn.Expect = append(tx.txn.Expect, store.Expect{Key: pathKey(at.key.ns.ID, at.key.ID), Revision: k.revision})
+		if before == DestroyScheduled && k.value.untrim(number) {
+			tx.detail("min_available_version", fmt.Sprint(number))
+			s.putKey(tx, d, at, k)
+		} else { // the key's record, unchanged, orders this against a change of its primary version
+			tx.txn.Expect = append(tx.txn.Expect, store.Expect{Key: pathKey(at.key.ns.ID, at.key.ID), Revision: k.revision})
+		}
 	}
 	// A damaged record of uses must not keep anyone from disabling the version.
 	lastUsed, err := s.lastUsed(ctx, at.key, number)
@@ -185,7 +191,8 @@ func (s *Service) DestroyVersion(ctx context.Context, call Call, q DestroyReques
 	})
 }
 
-// RestoreVersion takes a scheduled destruction back; the version is DISABLED then.
+// RestoreVersion takes a scheduled destruction back; the version is DISABLED then. Of a
+// key of VAULT framing it takes a trim of the version back too.
 func (s *Service) RestoreVersion(ctx context.Context, call Call, q VersionRef) (KeyVersion, error) {
 	return s.changeVersion(ctx, call, policy.RestoreVersion, q, q.request(), func(tx *transaction, k *stored[keyRecord], v *versionRecord) error {
 		if err := v.move(Disabled, DestroyScheduled); err != nil {
@@ -259,6 +266,9 @@ func (s *Service) SetPrimaryVersion(ctx context.Context, call Call, q VersionRef
 		k, d, err := s.currentActive(ctx, at)
 		if err != nil || k.value.PrimaryVersion == q.Version {
 			return k.value.Key, err
+		}
+		if err := at.key.framed(FramingNative); err != nil { // of VAULT framing the latest is the primary one, always
+			return Key{}, err
 		}
 		v, err := s.readVersion(ctx, at.key, q.Version)
 		if err != nil {
