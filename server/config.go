@@ -9,6 +9,7 @@ import (
 	"github.com/keywright/keywright/server/internal/gate"
 	"github.com/keywright/keywright/server/internal/identity"
 	"github.com/keywright/keywright/server/kube"
+	"github.com/keywright/keywright/server/vault"
 )
 
 // Defaults of Config.
@@ -27,6 +28,12 @@ type Peer = identity.Peer
 
 // KubernetesSocket is a unix socket that Kubernetes KMS v2 is served on.
 type KubernetesSocket = kube.Socket
+
+// Vault configures the API of HashiCorp Vault and OpenBao; VaultMount maps a mount of it.
+type (
+	Vault      = vault.Config
+	VaultMount = vault.Mount
+)
 
 // ErrSocketInUse says that another process listens on a unix socket.
 var ErrSocketInUse = identity.ErrSocketInUse
@@ -61,6 +68,8 @@ type Config struct {
 	Sockets []Socket
 	// Kubernetes are the sockets of API servers, each bound to a key.
 	Kubernetes []KubernetesSocket
+	// Vault is the API of HashiCorp Vault and OpenBao; without an Address it is off.
+	Vault Vault
 	// MetricsAddress serves /metrics, /healthz and /readyz in plaintext and
 	// without authentication; empty means not at all.
 	MetricsAddress string

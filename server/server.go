@@ -21,6 +21,7 @@ import (
 	"github.com/keywright/keywright/server/internal/identity"
 	"github.com/keywright/keywright/server/internal/rest"
 	"github.com/keywright/keywright/server/kube"
+	"github.com/keywright/keywright/server/vault"
 )
 
 const (
@@ -43,7 +44,7 @@ type Server struct {
 	names  []string // of the services, for health; "" is all
 
 	web       []web
-	listeners map[string]net.Listener // by "grpc", "rest", "metrics"
+	listeners map[string]net.Listener // by "grpc", "rest", "vault", "metrics"
 	sockets   []net.Listener
 	kube      []*kube.Plugin
 }
@@ -96,7 +97,7 @@ func (s *Server) loadFiles() error {
 }
 
 func (s *Server) listen() error {
-	for name, address := range map[string]string{"grpc": s.config.GRPCAddress, "rest": s.config.RESTAddress, "metrics": s.config.MetricsAddress} {
+	for name, address := range map[string]string{"grpc": s.config.GRPCAddress, "rest": s.config.RESTAddress, "vault": s.config.Vault.Address, "metrics": s.config.MetricsAddress} {
 		if address == "" {
 			continue
 		}
@@ -172,21 +173,32 @@ func (s *Server) buildWeb(a *api.API) error {
 	if listener, ok := s.listeners["metrics"]; ok {
 		s.web = append(s.web, web{s.httpServer(s.operatorHandler()), listener, false, true})
 	}
-	listener, ok := s.listeners["rest"]
-	if !ok {
-		return nil
+	if listener, ok := s.listeners["rest"]; ok {
+		handler, err := rest.New(rest.Options{Gate: s.gate, API: a, Logger: s.config.Logger, MaxBytes: s.config.MaxMessageBytes, Probes: s.probes()})
+		if err != nil {
+			return fmt.Errorf("REST: %w", err)
+		}
+		s.addWeb(listener, handler)
 	}
-	handler, err := rest.New(rest.Options{Gate: s.gate, API: a, Logger: s.config.Logger, MaxBytes: s.config.MaxMessageBytes, Probes: s.probes()})
-	if err != nil {
-		return fmt.Errorf("REST: %w", err)
+	if listener, ok := s.listeners["vault"]; ok {
+		handler, err := vault.New(vault.Options{Config: s.config.Vault, Gate: s.gate, Service: s.config.Service,
+			Logger: s.config.Logger, Clock: s.config.Clock})
+		if err != nil {
+			return err
+		}
+		s.addWeb(listener, handler)
 	}
+	return nil
+}
+
+// addWeb serves callers, who are authenticated, over HTTP.
+func (s *Server) addWeb(listener net.Listener, handler http.Handler) {
 	server := s.httpServer(aged(handler, s.config.ConnectionAge))
 	server.ConnContext = identity.NewContext
 	if s.files != nil {
 		server.TLSConfig = s.files.Config("h2", "http/1.1")
 	}
 	s.web = append(s.web, web{server, listener, s.files != nil, false})
-	return nil
 }
 
 func (s *Server) httpServer(h http.Handler) *http.Server {
@@ -199,6 +211,9 @@ func (s *Server) GRPCAddr() net.Addr { return s.addr("grpc") }
 
 // RESTAddr returns the address that REST is served on, nil if it is not.
 func (s *Server) RESTAddr() net.Addr { return s.addr("rest") }
+
+// VaultAddr returns the address that the Vault-compatible API is served on, nil if it is not.
+func (s *Server) VaultAddr() net.Addr { return s.addr("vault") }
 
 // MetricsAddr returns the address of the metrics, nil if they are not served.
 func (s *Server) MetricsAddr() net.Addr { return s.addr("metrics") }

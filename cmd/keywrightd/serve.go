@@ -80,6 +80,7 @@ func serverConfig(c *config.Config, log *slog.Logger, service *kms.Service, metr
 		DrainTimeout:    time.Duration(c.Limits.DrainTimeout),
 		Sockets:         socketsOf(c),
 		Kubernetes:      kubernetesOf(c),
+		Vault:           c.Vault.Of(),
 		ConnectionAge:   time.Duration(c.Limits.ConnectionAge),
 		Logger:          log,
 		Metrics:         metrics,
@@ -110,6 +111,10 @@ func kubernetesOf(c *config.Config) (sockets []server.KubernetesSocket) {
 // printReady says in one line where the server listens. Connections are accepted
 // from here on.
 func printReady(out io.Writer, s *server.Server) error {
-	_, err := fmt.Fprintf(out, "keywrightd %s is ready: grpc %s, rest %s, metrics %s\n", version, s.GRPCAddr(), s.RESTAddr(), s.MetricsAddr())
+	vault := ""
+	if address := s.VaultAddr(); address != nil {
+		vault = ", vault " + address.String()
+	}
+	_, err := fmt.Fprintf(out, "keywrightd %s is ready: grpc %s, rest %s, metrics %s%s\n", version, s.GRPCAddr(), s.RESTAddr(), s.MetricsAddr(), vault)
 	return err
 }

@@ -63,6 +63,15 @@ func (d ed25519Deriver) forContext(context []byte) (ed25519Key, error) {
 	return ed25519Key(ed25519.NewKeyFromSeed(seed)), nil
 }
 
+func (d ed25519Deriver) publicFor(context []byte) (ed25519Public, error) {
+	key, err := d.forContext(context)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	return append(ed25519Public(nil), key.public()...), nil
+}
+
 func (d ed25519Deriver) sign(message []byte, o signing) (signature, public []byte, err error) {
 	key, err := d.forContext(o.context)
 	if err != nil {

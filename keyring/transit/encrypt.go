@@ -12,8 +12,10 @@ import (
 type Params struct {
 	Context []byte // of a derived key; else refused when not empty
 	AAD     []byte // associated data, as the AEAD gets it
-	Nonce   []byte // only of convergent keys of version 1, to decrypt what they made
-	Padding string // RSA: "" or "oaep", or "pkcs1v15"
+	Nonce   []byte // of convergent keys of version 1, to decrypt what they made; else ignored, as by transit
+	// Padding of RSA is "" or "oaep", or "pkcs1v15", by which whoever may send many
+	// ciphertexts and learn which of them open can open others (Bleichenbacher).
+	Padding string
 }
 
 // std refuses bits that no encoder sets, so that a text cannot be varied but by line
@@ -35,7 +37,7 @@ type encrypter interface {
 // are convergent versions of transit's old schemes 1 and 2, whose key is to be rotated
 // first. Plaintext may be empty, as in transit. Nothing is allocated where dst has room,
 // but for RSA, derived keys and keys held elsewhere. Errors: *keyring.InputError
-// (context, nonce, associated_data, padding_scheme, plaintext, key_version),
+// (context, associated_data, padding_scheme, plaintext, key_version),
 // keyring.ErrPurpose, *keyring.ExternalError, keyring.ErrNotFIPS for pkcs1v15.
 func (v *Version) Encrypt(dst, plaintext []byte, p Params) ([]byte, error) {
 	c, ok := v.hidden.Get().primitive.(encrypter)
@@ -45,8 +47,8 @@ func (v *Version) Encrypt(dst, plaintext []byte, p Params) ([]byte, error) {
 	if err := v.checkParams(p); err != nil {
 		return nil, err
 	}
-	if err := v.checkEncrypt(p); err != nil {
-		return nil, err
+	if v.settings.Convergent && len(p.AAD) > 0 {
+		return nil, input("associated_data", "cannot be bound by a convergent key: equal plaintexts would share a nonce; use a key that is not convergent")
 	}
 	// The body is made behind the place of its text, so that both share one buffer.
 	n := c.sealed(len(plaintext))
@@ -109,8 +111,6 @@ func (v *Version) checkParams(p Params) error {
 		return input("padding_scheme", "is for RSA keys, not %s; leave it out", t)
 	case p.Padding != "" && p.Padding != "oaep" && p.Padding != "pkcs1v15":
 		return input("padding_scheme", "must be oaep or pkcs1v15")
-	case len(p.Nonce) > 0 && !v.settings.Convergent:
-		return input("nonce", "is for convergent keys of transit's oldest version; leave it out")
 	}
 	return v.settings.checkContext(p.Context)
 }
@@ -121,17 +121,6 @@ func (s Settings) checkContext(context []byte) error {
 		return input("context", "is missing: the key is derived, so each request names the context that its key is derived from")
 	case !s.Derived && len(context) > 0:
 		return input("context", "is for derived keys, which this is not; leave it out, or use associated_data")
-	}
-	return nil
-}
-
-// checkEncrypt refuses what may come with a ciphertext, but not with a new one.
-func (v *Version) checkEncrypt(p Params) error {
-	switch {
-	case v.settings.Convergent && len(p.AAD) > 0:
-		return input("associated_data", "cannot be bound by a convergent key: equal plaintexts would share a nonce; use a key that is not convergent")
-	case len(p.Nonce) > 0:
-		return input("nonce", "is made here; leave it out")
 	}
 	return nil
 }

@@ -120,8 +120,6 @@ func TestParamsThatDoNotFit(t *testing.T) {
 		{rsa, Params{AAD: []byte("a")}, "associated_data"},
 		{aes, Params{Padding: "oaep"}, "padding_scheme"},
 		{rsa, Params{Padding: "OAEP"}, "padding_scheme"},
-		{aes, Params{Nonce: make([]byte, 12)}, "nonce"},
-		{derived, Params{Context: []byte("c"), Nonce: make([]byte, 12)}, "nonce"},
 	} {
 		v := newTestVersion(t, x.s)
 		_, err := v.Encrypt(nil, []byte("p"), x.p)
@@ -135,8 +133,24 @@ func TestConvergentRefusesWhatWouldShareNonces(t *testing.T) {
 	v := newTestVersion(t, Settings{Type: typeOf(t, "aes256-gcm96"), Derived: true, Convergent: true})
 	_, err := v.Encrypt(nil, nil, Params{Context: []byte("c"), AAD: []byte("a")})
 	wantInput(t, "data", err, "associated_data")
-	_, err = v.Encrypt(nil, nil, Params{Context: []byte("c"), Nonce: make([]byte, 12)})
-	wantInput(t, "a nonce", err, "nonce")
+}
+
+// Nobody chooses the nonce of a new ciphertext.
+func TestNoncesOfCallersAreIgnored(t *testing.T) {
+	for _, s := range usable() {
+		if !s.Type.AcceptsAAD() {
+			continue
+		}
+		v, p := newTestVersion(t, s), params(s)
+		p.Nonce = []byte("12 bytes....")
+		_, body, _ := ParseVersion("ciphertext", must[[]byte](t)(v.Encrypt(nil, []byte("plaintext"), p)))
+		if raw := must[[]byte](t)(std.AppendDecode(nil, body)); bytes.HasPrefix(raw, p.Nonce) {
+			t.Errorf("%s: the caller's nonce is used", s)
+		}
+		if got, err := v.Decrypt(nil, body, p); err != nil || string(got) != "plaintext" {
+			t.Errorf("%s: %q, %v", s, got, err)
+		}
+	}
 }
 
 // Of scheme 1 the nonce is a matter of the caller.

@@ -68,13 +68,13 @@ func (s Settings) open(m keyring.Material) (secret, error) {
 	n := int(binary.BigEndian.Uint16(b[3:]))
 	if rest := b[materialHeader:]; n < len(rest) {
 		opened.hmacKey, opened.key = rest[:n:n], rest[n:]
-		return opened, opened.fits(s)
+		return opened, s.fits(opened)
 	}
 	return secret{}, s.invalid("cut short")
 }
 
-// fits tells whether the secret can be of a key of these settings.
-func (o secret) fits(s Settings) error {
+// fits tells whether o can be of a key of these settings.
+func (s Settings) fits(o secret) error {
 	switch isHMAC := s.Type.name == "hmac"; {
 	case s.Convergent != (o.scheme != noScheme) || o.scheme > currentScheme:
 		return s.invalid("its convergent scheme is %d", o.scheme)

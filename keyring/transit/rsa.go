@@ -61,7 +61,8 @@ func (k rsaKey) encrypt(dst, plaintext []byte, p Params) ([]byte, error) {
 	if padding == "oaep" {
 		body, err = rsa.EncryptOAEP(sha256.New(), rand.Reader, k.key, plaintext, nil)
 	} else {
-		body, err = rsa.EncryptPKCS1v15(rand.Reader, k.key, plaintext) //nolint:staticcheck // deprecated, and transit's clients may ask for it
+		//lint:ignore SA1019 deprecated, and transit's clients may ask for it
+		body, err = rsa.EncryptPKCS1v15(rand.Reader, k.key, plaintext) //nolint:staticcheck // as above
 	}
 	return append(dst, body...), rsaError(err)
 }
@@ -74,7 +75,8 @@ func (k rsaKey) decrypt(dst, body []byte, p Params) ([]byte, error) {
 	} else if fips140.Enforced() {
 		return nil, fmt.Errorf("pkcs1v15: %w", keyring.ErrNotFIPS)
 	} else {
-		plaintext, err = rsa.DecryptPKCS1v15(nil, k.private, body) //nolint:staticcheck // deprecated, and transit's clients may ask for it
+		//lint:ignore SA1019 deprecated, and transit's clients may ask for it
+		plaintext, err = rsa.DecryptPKCS1v15(nil, k.private, body) //nolint:staticcheck // as above
 	}
 	defer clear(plaintext)
 	return append(dst, plaintext...), err

@@ -61,10 +61,20 @@ func TestDerivedPublicKeys(t *testing.T) {
 		if !ed25519.Verify(public, []byte("message"), signature) {
 			t.Error("the public key does not verify the signature")
 		}
+		if shown, err := v.PublicKeyFor([]byte(context)); err != nil || shown != base64.StdEncoding.EncodeToString(public) {
+			t.Errorf("a read shows %s, %v", shown, err)
+		}
 		keys[string(public)] = true
 	}
 	if len(keys) != 2 || v.PublicKey() != "" {
 		t.Errorf("%d keys, and %s", len(keys), v.PublicKey())
+	}
+	if shown, err := v.PublicKeyFor(nil); err != nil || shown != "" {
+		t.Errorf("without a context, a read shows %s, %v", shown, err)
+	}
+	p256 := newTestVersion(t, Settings{Type: typeOf(t, "ecdsa-p256")})
+	if shown, err := p256.PublicKeyFor([]byte("context")); err != nil || shown != p256.PublicKey() {
+		t.Errorf("a read of a key that is not derived shows %s, %v", shown, err)
 	}
 }
 

@@ -106,6 +106,17 @@ func (v *Version) PublicKey() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
+// PublicKeyFor is PublicKey where a read of the key names a context: of a derived ed25519
+// key that of the context. An empty context, and one of another key, changes nothing.
+func (v *Version) PublicKeyFor(context []byte) (string, error) {
+	d, ok := v.hidden.Get().primitive.(ed25519Deriver)
+	if !ok || len(context) == 0 {
+		return v.PublicKey(), nil
+	}
+	public, err := d.publicFor(context)
+	return base64.StdEncoding.EncodeToString(public), err
+}
+
 // ParseVersion reads the version number of a ciphertext, a signature or an HMAC:
 // exactly three parts, "vault", "v<N>" with N ≥ 1, and the body, which is not empty and
 // shares text's bytes. Error: *keyring.InputError for field.

@@ -26,6 +26,7 @@ type Config struct {
 	DataDir    string `yaml:"data_dir"`
 	HSM        HSM    `yaml:"hsm"`
 	Listen     Listen `yaml:"listen"`
+	Vault      *Vault `yaml:"vault"` // nil: off
 	TLS        TLS    `yaml:"tls"`
 	Limits     Limits `yaml:"limits"`
 	Audit      Audit  `yaml:"audit"`

@@ -27,7 +27,8 @@ func (c *Config) Problems() []string {
 	p.require(c.DataDir != "", "data_dir", "is empty: name the directory of the server's data")
 	c.HSM.check(p)
 	c.HSM.checkTokens(p)
-	c.Listen.check(p, c.TLS.Plaintext)
+	c.Listen.check(p, c.TLS.Plaintext, c.Vault.address())
+	c.Vault.check(p)
 	c.TLS.check(p)
 	c.Limits.check(p)
 	c.Audit.check(p)
@@ -81,11 +82,14 @@ func (h *HSM) check(p *problems) {
 
 var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\*?$`)
 
-func (l *Listen) check(p *problems, plaintext bool) {
+func (l *Listen) check(p *problems, plaintext bool, vault string) {
 	seen := map[string]string{}
 	for _, at := range []struct{ field, address string }{
-		{"listen.grpc", l.GRPC}, {"listen.rest", l.REST}, {"listen.metrics", l.Metrics},
+		{"listen.grpc", l.GRPC}, {"listen.rest", l.REST}, {"listen.metrics", l.Metrics}, {"vault.address", vault},
 	} {
+		if at.address == "" && at.field == "vault.address" {
+			continue
+		}
 		host, port, err := net.SplitHostPort(at.address)
 		number, bad := strconv.ParseUint(port, 10, 16)
 		if err != nil || bad != nil {
