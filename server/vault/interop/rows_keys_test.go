@@ -100,11 +100,16 @@ var keyRows = append(typeRows(), []row{
 	}, func(c *try) {
 		c.put("hmac/"+c.key(fields{"type": "hmac"}), fields{"input": b64(text)})
 	}},
-	{"POST keys/:name", "auto_rotate_period", same, "numbers of seconds and texts such as `24h`; an hour or more", func(c *try) {
+	{"POST keys/:name", "auto_rotate_period", same, "numbers of seconds and texts such as `24h`", func(c *try) {
 		c.has(c.get("keys/"+c.key(fields{"auto_rotate_period": "24h"}), nil), "auto_rotate_period", 86400)
 		c.has(c.get("keys/"+c.key(fields{"auto_rotate_period": 7200}), nil), "auto_rotate_period", 7200)
-		c.refused(put, "keys/"+c.fresh(), fields{"auto_rotate_period": "5m"})
+		c.refused(put, "keys/"+c.fresh(), fields{"auto_rotate_period": -1})
 	}, nil},
+	{"POST keys/:name", "auto_rotate_period, under an hour", better, "taken, where OpenBao refuses", func(c *try) {
+		c.refused(put, "keys/"+c.fresh(), fields{"auto_rotate_period": "30m"})
+	}, func(c *try) {
+		c.has(c.get("keys/"+c.key(fields{"auto_rotate_period": "30m"}), nil), "auto_rotate_period", 1800)
+	}},
 	{"POST keys/:name", "booleans and numbers as texts", same, "as clients send them", func(c *try) {
 		read := c.get("keys/"+c.key(fields{"derived": "true", "auto_rotate_period": "3600"}), nil)
 		c.has(read, "derived", true)
@@ -184,7 +189,7 @@ var keyRows = append(typeRows(), []row{
 		c.refused(remove, "keys/"+c.key(nil), nil)
 	}, nil},
 	{"DELETE keys/:name", "with deletion_allowed", better, "gone for users at once; until the namespace's delay has passed it can be restored", gone, gone},
-	{"DELETE keys/:name/soft-delete", "", better, "a deletion on schedule: the key is destroyed after the delay unless it is restored", func(c *try) {
+	{"DELETE keys/:name/soft-delete", "", better, "a deletion on schedule: the key is destroyed after the delay unless it is restored, so deletion_allowed is asked for", func(c *try) {
 		k := c.key(nil)
 		was := c.encrypt(k, nil)
 		c.done(remove, "keys/"+k+"/soft-delete", nil)
@@ -194,6 +199,8 @@ var keyRows = append(typeRows(), []row{
 	}, func(c *try) {
 		k := c.key(nil)
 		was := c.encrypt(k, nil)
+		c.refused(remove, "keys/"+k+"/soft-delete", nil)
+		c.put("keys/"+k+"/config", fields{"deletion_allowed": true})
 		c.done(remove, "keys/"+k+"/soft-delete", nil)
 		c.refused(put, "encrypt/"+k, fields{"plaintext": b64(text)})
 		c.notDecrypts(k, was, nil)
@@ -202,6 +209,7 @@ var keyRows = append(typeRows(), []row{
 	{"POST keys/:name/soft-delete-restore", "", same, "", func(c *try) {
 		k := c.key(nil)
 		was := c.encrypt(k, nil)
+		c.put("keys/"+k+"/config", fields{"deletion_allowed": true})
 		c.done(remove, "keys/"+k+"/soft-delete", nil)
 		c.put("keys/"+k+"/soft-delete-restore", nil)
 		c.has(c.get("keys/"+k, nil), "soft_deleted", false)
@@ -282,7 +290,7 @@ var configRows = []row{
 		c.has(c.get("keys/"+k, nil), "auto_rotate_period", 10800)
 		c.put("keys/"+k+"/config", fields{"auto_rotate_period": "0"})
 		c.has(c.get("keys/"+k, nil), "auto_rotate_period", 0)
-		c.refused(put, "keys/"+k+"/config", fields{"auto_rotate_period": "1m"})
+		c.refused(put, "keys/"+k+"/config", fields{"auto_rotate_period": -1})
 	}, nil},
 	{"POST keys/:name/config", "answer", same, "the key, as a read of it", func(c *try) {
 		k := c.key(nil)
@@ -313,16 +321,19 @@ var configRows = []row{
 		c.refused(put, "keys/"+k+"/trim", fields{"min_available_version": 1})
 		c.refused(put, "keys/"+k+"/trim", nil)
 	}, nil},
-	{"POST config/keys", "disable_upsert", missing, "the server's `create_on_encrypt`, off by default", func(c *try) {
+	{"POST config/keys", "disable_upsert", better, "is the server's `create_on_encrypt`: read here, set there", func(c *try) {
 		c.has(c.get("config/keys", nil), "disable_upsert", false)
 	}, func(c *try) {
-		c.refused(put, "config/keys", fields{"disable_upsert": true}, http.StatusNotFound)
+		c.has(c.get("config/keys", nil), "disable_upsert", true)
+		c.put("config/keys", fields{"disable_upsert": true})
+		c.refused(put, "config/keys", fields{"disable_upsert": false})
 	}},
-	{"POST cache-config", "size", missing, "`cache` of the server's configuration", func(c *try) {
+	{"POST cache-config", "size", better, "taken without effect: the cache is the server's `cache_bytes`", func(c *try) {
 		c.put("cache-config", fields{"size": 500})
 		c.has(c.get("cache-config", nil), "size", 500)
 	}, func(c *try) {
-		c.refused(put, "cache-config", fields{"size": 500}, http.StatusNotFound)
+		c.put("cache-config", fields{"size": 500})
+		c.has(c.get("cache-config", nil), "size", 0)
 	}},
 }
 

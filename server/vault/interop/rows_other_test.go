@@ -297,8 +297,11 @@ var otherRows = []row{
 	{"any", "a path that there is not", same, "404", func(c *try) {
 		c.refused(put, "nonsense/"+c.fresh(), fields{}, http.StatusNotFound)
 	}, nil},
-	{"any", "a mount that there is not", same, "404", func(c *try) {
-		c.refused(put, "/nowhere/encrypt/k", fields{"plaintext": b64(text)}, http.StatusNotFound)
+	{"any", "a mount that there is not", same, "403, as to whomever no policy lets in; OpenBao's root is told 404", func(c *try) {
+		a := c.call(put, "/nowhere/encrypt/k", fields{"plaintext": b64(text)})
+		if root := c.peer; root && a.status != http.StatusNotFound || !root && a.status != http.StatusForbidden {
+			c.Fatalf("status %d, %q", a.status, a.errors)
+		}
 	}, nil},
 	{"any", "a method that there is not", same, "405", func(c *try) {
 		if status, answered := c.raw(remove, "transit/encrypt/"+c.key(nil), nil); status != http.StatusMethodNotAllowed {

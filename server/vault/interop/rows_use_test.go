@@ -94,7 +94,7 @@ var useRows = []row{
 	{"POST encrypt/:name", "batch_input, empty", same, "refused", func(c *try) {
 		c.refused(put, "encrypt/"+c.key(nil), fields{"batch_input": []any{}})
 	}, nil},
-	{"POST encrypt/:name", "batch_input, an item fails", same, "400, with the results of all; `lenient_batches` makes it 200, as Vault of old", func(c *try) {
+	{"POST encrypt/:name", "batch_input, an item fails", same, "400, with the results of all", func(c *try) {
 		results := c.batch("encrypt/"+c.key(nil), http.StatusBadRequest, nil, fields{"plaintext": b64(text)}, fields{"plaintext": "not base64!"})
 		c.text(results[0], "ciphertext")
 		c.text(results[1], "error")

@@ -31,10 +31,9 @@ func TestLikeOfOld(t *testing.T) {
 	derived := c.fresh()
 	c.encrypt(derived, fields{"context": b64("x")})
 	c.has(c.get("keys/"+derived, nil), "derived", true)
-	for _, operation := range []string{"encrypt", "hmac"} {
-		good, bad := fields{"plaintext": b64(text), "input": b64(text)}, fields{"plaintext": "not base64!", "input": "not base64!"}
-		c.text(c.batch(operation+"/"+k, http.StatusOK, nil, good, bad)[1], "error")
-	}
+	c.rewrapSome(http.StatusOK)
+	c.someFails("hmac", "hmac", "hmac", http.StatusOK)
+	c.someFails("sign", "ecdsa-p256", "signature", http.StatusOK)
 }
 
 // TestClientCertificate logs in without a token.
