@@ -189,7 +189,7 @@ var keyRows = append(typeRows(), []row{
 		c.refused(remove, "keys/"+c.key(nil), nil)
 	}, nil},
 	{"DELETE keys/:name", "with deletion_allowed", better, "gone for users at once; until the namespace's delay has passed it can be restored", gone, gone},
-	{"DELETE keys/:name/soft-delete", "", better, "a deletion on schedule: the key is destroyed after the delay unless it is restored, so deletion_allowed is asked for", func(c *try) {
+	{"DELETE keys/:name/soft-delete", "", better, "a deletion on schedule: the key is destroyed after the delay unless it is restored, so deletion_allowed is asked for; it is not read meanwhile", func(c *try) {
 		k := c.key(nil)
 		was := c.encrypt(k, nil)
 		c.done(remove, "keys/"+k+"/soft-delete", nil)
@@ -204,7 +204,7 @@ var keyRows = append(typeRows(), []row{
 		c.done(remove, "keys/"+k+"/soft-delete", nil)
 		c.refused(put, "encrypt/"+k, fields{"plaintext": b64(text)})
 		c.notDecrypts(k, was, nil)
-		c.has(c.get("keys/"+k, nil), "soft_deleted", true)
+		c.absent("keys/" + k)
 	}},
 	{"POST keys/:name/soft-delete-restore", "", same, "", func(c *try) {
 		k := c.key(nil)
