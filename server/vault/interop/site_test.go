@@ -80,7 +80,7 @@ func newSite(t *testing.T) *site {
 	first := s.start("is ready: grpc", "keywrightd", "dev", "--dir", s.file("data"), "--port-base", "0")
 	s.keywright("", "namespace", "create", "transit", "--plaintext-export")
 	s.keywright(may, "policy", "put", "transit/app")
-	s.keywright("", "token", "create", "app", "--out", s.file("token"))
+	s.keywright("", "token", "create", "app", "--renewable-for", "1d", "--out", s.file("token"))
 	s.token = strings.TrimSpace(s.read("token"))
 	first.stop(syscall.SIGTERM)
 	s.write("keywrightd.yaml", fmt.Sprintf(`data_dir: data
