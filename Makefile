@@ -22,7 +22,7 @@ DEV_DIR ?= .keywright
 
 .PHONY: help
 help: ## say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: softhsm build ## install SoftHSM2 if it is missing, then serve from .keywright on loopback
@@ -55,8 +55,13 @@ hsm-all: softhsm build ## run the HSM suite on all kinds of devices, and print w
 check: generated format tidy layers vet lint staticcheck vulnerabilities guard test ## check everything that CI checks, tests included
 
 .PHONY: compat
-compat: softhsm ## try the Kubernetes sockets with the API server's own code (2 minutes)
+compat: softhsm ## try the Kubernetes sockets and the Vault surface with their clients' own code (4 minutes)
 	cd server/kube/interop && go test -count=1 -parallel 3 -timeout 15m ./...
+	cd server/vault/interop && go test -count=1 -parallel 3 -timeout 15m ./...
+
+.PHONY: compat-table
+compat-table: ## write the table of docs/vault.md anew from the tests' rows
+	cd server/vault/interop && go test -count=1 -run TestTableInDocs -update .
 
 .PHONY: faults
 faults: softhsm ## make the HSM fail in every way, and print what was observed of each fault
@@ -85,6 +90,8 @@ generate: ## make the Go and OpenAPI files anew from proto
 generated:
 	@$(BUF) lint proto
 	@.ci/generated $(BUF)
+	@# The table of docs/vault.md is the rows of a test.
+	cd server/vault/interop && go test -run 'TestTableInDocs|TestRowsAreWhole' .
 
 format:
 	@files=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); \

@@ -341,6 +341,38 @@ start_server
 refused 6 app decrypt demo/records --in text.cli --out none --context tenant=acme
 ok "with the right store it starts, and the version is still disabled"
 
+heading "SOPS" "the real sops, which takes Keywright for Vault: a file of secrets and back, and after a rotation"
+(cd "$root/server/vault/interop" && go build -o "$work/sops" github.com/getsops/sops/v3/cmd/sops)
+keywright namespace create transit >/dev/null
+keywright policy put transit/sops >/dev/null <<'CEDAR'
+permit (principal == Token::"sops", action, resource in Namespace::"transit");
+CEDAR
+keywright token create sops --out sops.token 2>/dev/null
+stop_server
+cat >vault.yaml <<YAML
+data_dir: $home
+hsm: {module: $(softhsm_module), token_label: keywright-dev, pin: {file: $home/token/pin}}
+listen: {grpc: "127.0.0.1:0", rest: "127.0.0.1:0", metrics: "127.0.0.1:0"}
+vault: {address: "127.0.0.1:0"}
+YAML
+SOFTHSM2_CONF=$home/token/softhsm2.conf start_server serve --config vault.yaml
+vault=https://$(sed -n 's/.*, vault //p' server.out)
+VAULT_TOKEN=$(cat sops.token)
+export VAULT_TOKEN VAULT_CACERT=$home/tls/ca.pem
+transit() { curl --silent --show-error --fail --cacert "$VAULT_CACERT" --header "X-Vault-Token: $VAULT_TOKEN" --request PUT "$vault/v1/transit/$1" >/dev/null; }
+transit keys/files
+printf 'password: correct horse\nuser: ann\n' >secrets.yaml
+./sops encrypt --hc-vault-transit "$vault/v1/transit/keys/files" secrets.yaml >sealed.yaml
+! grep -q horse sealed.yaml || fail "the password is in the file"
+./sops decrypt sealed.yaml | cmp - secrets.yaml
+transit keys/files/rotate
+./sops rotate --in-place sealed.yaml
+grep -q 'vault:v2:' sealed.yaml || fail "the file is not under the new version"
+./sops decrypt sealed.yaml | cmp - secrets.yaml
+! VAULT_TOKEN=$(cat stranger.token) ./sops decrypt sealed.yaml >none 2>refusal || fail "a stranger decrypts the file"
+grep -m 1 -o 'enc: vault:v2:.*' sealed.yaml
+ok "encrypted, decrypted, rotated; a stranger is refused"
+
 heading "Stop" "SIGTERM lets requests finish"
 stop_server
 ok "all of it took $SECONDS s"

@@ -44,11 +44,13 @@ finish() {
   exit "$code"
 }
 
-# start_server starts it on free ports and waits until it is ready: sets server,
-# grpc and rest. Returns the exit code of a server that ends before.
+# start_server [ARGUMENT...] starts it in development mode, or with those arguments, on
+# free ports and waits until it is ready: sets server, grpc and rest. Returns the exit
+# code of a server that ends before.
 start_server() {
   rm -f server.out # what the last one said
-  keywrightd dev --dir "$home" --port-base 0 >server.out 2>>server.log & server=$!
+  [ $# != 0 ] || set -- dev --dir "$home" --port-base 0
+  keywrightd "$@" >server.out 2>>server.log & server=$!
   local try ready
   for ((try = 0; try < 600; try++)); do
     if ready=$(grep -so 'ready: grpc [^,]*, rest [^,]*' server.out); then
@@ -74,6 +76,16 @@ restart_server() {
   rm -rf "$home/token"
   cp -a "$1" "$home/token"
   start_server || fail "the server does not start again"
+}
+
+# softhsm_module prints where SoftHSM2 is.
+softhsm_module() {
+  local path
+  for path in "${SOFTHSM2_MODULE:-}" /usr/lib/softhsm/libsofthsm2.so /usr/lib/*-linux-*/softhsm/libsofthsm2.so \
+    /usr/lib64/pkcs11/libsofthsm2.so /usr/lib/pkcs11/libsofthsm2.so; do
+    [ ! -f "$path" ] || { echo "$path"; return; }
+  done
+  fail "SoftHSM2 is missing: make softhsm"
 }
 
 stop_server() {
