@@ -25,6 +25,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How a key's ciphertexts are written; fixed at creation. Neither framing opens the other's.
+type Framing int32
+
+const (
+	Framing_FRAMING_UNSPECIFIED Framing = 0
+	// As docs/format.md says.
+	Framing_NATIVE Framing = 1
+	// vault:v1:..., as the transit engine of HashiCorp Vault and OpenBao writes it; only the Vault-compatible API serves it.
+	Framing_VAULT Framing = 2
+)
+
+// Enum value maps for Framing.
+var (
+	Framing_name = map[int32]string{
+		0: "FRAMING_UNSPECIFIED",
+		1: "NATIVE",
+		2: "VAULT",
+	}
+	Framing_value = map[string]int32{
+		"FRAMING_UNSPECIFIED": 0,
+		"NATIVE":              1,
+		"VAULT":               2,
+	}
+)
+
+func (x Framing) Enum() *Framing {
+	p := new(Framing)
+	*p = x
+	return p
+}
+
+func (x Framing) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Framing) Descriptor() protoreflect.EnumDescriptor {
+	return file_keywright_v1_keys_proto_enumTypes[0].Descriptor()
+}
+
+func (Framing) Type() protoreflect.EnumType {
+	return &file_keywright_v1_keys_proto_enumTypes[0]
+}
+
+func (x Framing) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Framing.Descriptor instead.
+func (Framing) EnumDescriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{0}
+}
+
 // When a key makes its next version by itself.
 type RotationPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -108,7 +160,11 @@ type Key struct {
 	// How the key was made, with its first version; each version has its own origin.
 	Origin MaterialOrigin `protobuf:"varint,18,opt,name=origin,proto3,enum=keywright.v1.MaterialOrigin" json:"origin,omitempty"`
 	// Of a key that was made by ImportKey: when.
-	ImportTime    *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=import_time,json=importTime,proto3" json:"import_time,omitempty"`
+	ImportTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=import_time,json=importTime,proto3" json:"import_time,omitempty"`
+	// How its ciphertexts are written.
+	Framing Framing `protobuf:"varint,20,opt,name=framing,proto3,enum=keywright.v1.Framing" json:"framing,omitempty"`
+	// Only of VAULT framing.
+	Vault         *VaultKey `protobuf:"bytes,21,opt,name=vault,proto3" json:"vault,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +332,141 @@ func (x *Key) GetImportTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Key) GetFraming() Framing {
+	if x != nil {
+		return x.Framing
+	}
+	return Framing_FRAMING_UNSPECIFIED
+}
+
+func (x *Key) GetVault() *VaultKey {
+	if x != nil {
+		return x.Vault
+	}
+	return nil
+}
+
+// What the transit engine keeps of a key, by its names.
+type VaultKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as aes256-gcm96.
+	Type                 string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Derived              bool   `protobuf:"varint,2,opt,name=derived,proto3" json:"derived,omitempty"`
+	ConvergentEncryption bool   `protobuf:"varint,3,opt,name=convergent_encryption,json=convergentEncryption,proto3" json:"convergent_encryption,omitempty"`
+	MinDecryptionVersion uint32 `protobuf:"varint,4,opt,name=min_decryption_version,json=minDecryptionVersion,proto3" json:"min_decryption_version,omitempty"`
+	// 0 is none of its own.
+	MinEncryptionVersion uint32 `protobuf:"varint,5,opt,name=min_encryption_version,json=minEncryptionVersion,proto3" json:"min_encryption_version,omitempty"`
+	// 0: no version was trimmed.
+	MinAvailableVersion  uint32 `protobuf:"varint,6,opt,name=min_available_version,json=minAvailableVersion,proto3" json:"min_available_version,omitempty"`
+	DeletionAllowed      bool   `protobuf:"varint,7,opt,name=deletion_allowed,json=deletionAllowed,proto3" json:"deletion_allowed,omitempty"`
+	AllowPlaintextBackup bool   `protobuf:"varint,8,opt,name=allow_plaintext_backup,json=allowPlaintextBackup,proto3" json:"allow_plaintext_backup,omitempty"`
+	ImportedKey          bool   `protobuf:"varint,9,opt,name=imported_key,json=importedKey,proto3" json:"imported_key,omitempty"`
+	// Of an imported key: that it can be rotated.
+	AllowRotation bool `protobuf:"varint,10,opt,name=allow_rotation,json=allowRotation,proto3" json:"allow_rotation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VaultKey) Reset() {
+	*x = VaultKey{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VaultKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VaultKey) ProtoMessage() {}
+
+func (x *VaultKey) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VaultKey.ProtoReflect.Descriptor instead.
+func (*VaultKey) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *VaultKey) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *VaultKey) GetDerived() bool {
+	if x != nil {
+		return x.Derived
+	}
+	return false
+}
+
+func (x *VaultKey) GetConvergentEncryption() bool {
+	if x != nil {
+		return x.ConvergentEncryption
+	}
+	return false
+}
+
+func (x *VaultKey) GetMinDecryptionVersion() uint32 {
+	if x != nil {
+		return x.MinDecryptionVersion
+	}
+	return 0
+}
+
+func (x *VaultKey) GetMinEncryptionVersion() uint32 {
+	if x != nil {
+		return x.MinEncryptionVersion
+	}
+	return 0
+}
+
+func (x *VaultKey) GetMinAvailableVersion() uint32 {
+	if x != nil {
+		return x.MinAvailableVersion
+	}
+	return 0
+}
+
+func (x *VaultKey) GetDeletionAllowed() bool {
+	if x != nil {
+		return x.DeletionAllowed
+	}
+	return false
+}
+
+func (x *VaultKey) GetAllowPlaintextBackup() bool {
+	if x != nil {
+		return x.AllowPlaintextBackup
+	}
+	return false
+}
+
+func (x *VaultKey) GetImportedKey() bool {
+	if x != nil {
+		return x.ImportedKey
+	}
+	return false
+}
+
+func (x *VaultKey) GetAllowRotation() bool {
+	if x != nil {
+		return x.AllowRotation
+	}
+	return false
+}
+
 type KeyVersion struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Namespace  string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -304,7 +495,7 @@ type KeyVersion struct {
 
 func (x *KeyVersion) Reset() {
 	*x = KeyVersion{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[2]
+	mi := &file_keywright_v1_keys_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +507,7 @@ func (x *KeyVersion) String() string {
 func (*KeyVersion) ProtoMessage() {}
 
 func (x *KeyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[2]
+	mi := &file_keywright_v1_keys_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +520,7 @@ func (x *KeyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
 func (*KeyVersion) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{2}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *KeyVersion) GetNamespace() string {
@@ -458,7 +649,7 @@ type TokenKey struct {
 
 func (x *TokenKey) Reset() {
 	*x = TokenKey{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[3]
+	mi := &file_keywright_v1_keys_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +661,7 @@ func (x *TokenKey) String() string {
 func (*TokenKey) ProtoMessage() {}
 
 func (x *TokenKey) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[3]
+	mi := &file_keywright_v1_keys_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +674,7 @@ func (x *TokenKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenKey.ProtoReflect.Descriptor instead.
 func (*TokenKey) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{3}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TokenKey) GetId() string {
@@ -549,7 +740,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[4]
+	mi := &file_keywright_v1_keys_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +752,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[4]
+	mi := &file_keywright_v1_keys_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +765,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{4}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateKeyRequest) GetNamespace() string {
@@ -651,7 +842,7 @@ type GetKeyRequest struct {
 
 func (x *GetKeyRequest) Reset() {
 	*x = GetKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[5]
+	mi := &file_keywright_v1_keys_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +854,7 @@ func (x *GetKeyRequest) String() string {
 func (*GetKeyRequest) ProtoMessage() {}
 
 func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[5]
+	mi := &file_keywright_v1_keys_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +867,7 @@ func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{5}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetKeyRequest) GetNamespace() string {
@@ -709,7 +900,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[6]
+	mi := &file_keywright_v1_keys_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +912,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[6]
+	mi := &file_keywright_v1_keys_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +925,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{6}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListKeysRequest) GetNamespace() string {
@@ -783,7 +974,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[7]
+	mi := &file_keywright_v1_keys_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +986,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[7]
+	mi := &file_keywright_v1_keys_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +999,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{7}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -840,7 +1031,7 @@ type UpdateKeyRequest struct {
 
 func (x *UpdateKeyRequest) Reset() {
 	*x = UpdateKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[8]
+	mi := &file_keywright_v1_keys_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +1043,7 @@ func (x *UpdateKeyRequest) String() string {
 func (*UpdateKeyRequest) ProtoMessage() {}
 
 func (x *UpdateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[8]
+	mi := &file_keywright_v1_keys_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +1056,7 @@ func (x *UpdateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateKeyRequest.ProtoReflect.Descriptor instead.
 func (*UpdateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{8}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateKeyRequest) GetNamespace() string {
@@ -914,7 +1105,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[9]
+	mi := &file_keywright_v1_keys_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1117,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[9]
+	mi := &file_keywright_v1_keys_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1130,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{9}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RotateKeyRequest) GetNamespace() string {
@@ -975,7 +1166,7 @@ type GetVersionRequest struct {
 
 func (x *GetVersionRequest) Reset() {
 	*x = GetVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[10]
+	mi := &file_keywright_v1_keys_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1178,7 @@ func (x *GetVersionRequest) String() string {
 func (*GetVersionRequest) ProtoMessage() {}
 
 func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[10]
+	mi := &file_keywright_v1_keys_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1191,7 @@ func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{10}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetVersionRequest) GetNamespace() string {
@@ -1036,7 +1227,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[11]
+	mi := &file_keywright_v1_keys_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1239,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[11]
+	mi := &file_keywright_v1_keys_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1252,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{11}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListVersionsRequest) GetNamespace() string {
@@ -1102,7 +1293,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[12]
+	mi := &file_keywright_v1_keys_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1305,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[12]
+	mi := &file_keywright_v1_keys_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1318,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{12}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*KeyVersion {
@@ -1156,7 +1347,7 @@ type SetPrimaryVersionRequest struct {
 
 func (x *SetPrimaryVersionRequest) Reset() {
 	*x = SetPrimaryVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[13]
+	mi := &file_keywright_v1_keys_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1359,7 @@ func (x *SetPrimaryVersionRequest) String() string {
 func (*SetPrimaryVersionRequest) ProtoMessage() {}
 
 func (x *SetPrimaryVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[13]
+	mi := &file_keywright_v1_keys_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1372,7 @@ func (x *SetPrimaryVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPrimaryVersionRequest.ProtoReflect.Descriptor instead.
 func (*SetPrimaryVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{13}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SetPrimaryVersionRequest) GetNamespace() string {
@@ -1224,7 +1415,7 @@ type EnableVersionRequest struct {
 
 func (x *EnableVersionRequest) Reset() {
 	*x = EnableVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[14]
+	mi := &file_keywright_v1_keys_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1427,7 @@ func (x *EnableVersionRequest) String() string {
 func (*EnableVersionRequest) ProtoMessage() {}
 
 func (x *EnableVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[14]
+	mi := &file_keywright_v1_keys_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1440,7 @@ func (x *EnableVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableVersionRequest.ProtoReflect.Descriptor instead.
 func (*EnableVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{14}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EnableVersionRequest) GetNamespace() string {
@@ -1292,7 +1483,7 @@ type DisableVersionRequest struct {
 
 func (x *DisableVersionRequest) Reset() {
 	*x = DisableVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[15]
+	mi := &file_keywright_v1_keys_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1495,7 @@ func (x *DisableVersionRequest) String() string {
 func (*DisableVersionRequest) ProtoMessage() {}
 
 func (x *DisableVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[15]
+	mi := &file_keywright_v1_keys_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1508,7 @@ func (x *DisableVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableVersionRequest.ProtoReflect.Descriptor instead.
 func (*DisableVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{15}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DisableVersionRequest) GetNamespace() string {
@@ -1362,7 +1553,7 @@ type DestroyVersionRequest struct {
 
 func (x *DestroyVersionRequest) Reset() {
 	*x = DestroyVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[16]
+	mi := &file_keywright_v1_keys_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1565,7 @@ func (x *DestroyVersionRequest) String() string {
 func (*DestroyVersionRequest) ProtoMessage() {}
 
 func (x *DestroyVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[16]
+	mi := &file_keywright_v1_keys_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1578,7 @@ func (x *DestroyVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyVersionRequest.ProtoReflect.Descriptor instead.
 func (*DestroyVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{16}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DestroyVersionRequest) GetNamespace() string {
@@ -1437,7 +1628,7 @@ type RestoreVersionRequest struct {
 
 func (x *RestoreVersionRequest) Reset() {
 	*x = RestoreVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[17]
+	mi := &file_keywright_v1_keys_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1640,7 @@ func (x *RestoreVersionRequest) String() string {
 func (*RestoreVersionRequest) ProtoMessage() {}
 
 func (x *RestoreVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[17]
+	mi := &file_keywright_v1_keys_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1653,7 @@ func (x *RestoreVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVersionRequest.ProtoReflect.Descriptor instead.
 func (*RestoreVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{17}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RestoreVersionRequest) GetNamespace() string {
@@ -1506,7 +1697,7 @@ type DeleteKeyRequest struct {
 
 func (x *DeleteKeyRequest) Reset() {
 	*x = DeleteKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[18]
+	mi := &file_keywright_v1_keys_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1709,7 @@ func (x *DeleteKeyRequest) String() string {
 func (*DeleteKeyRequest) ProtoMessage() {}
 
 func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[18]
+	mi := &file_keywright_v1_keys_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1722,7 @@ func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKeyRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{18}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteKeyRequest) GetNamespace() string {
@@ -1574,7 +1765,7 @@ type RestoreKeyRequest struct {
 
 func (x *RestoreKeyRequest) Reset() {
 	*x = RestoreKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[19]
+	mi := &file_keywright_v1_keys_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1777,7 @@ func (x *RestoreKeyRequest) String() string {
 func (*RestoreKeyRequest) ProtoMessage() {}
 
 func (x *RestoreKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[19]
+	mi := &file_keywright_v1_keys_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1790,7 @@ func (x *RestoreKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreKeyRequest.ProtoReflect.Descriptor instead.
 func (*RestoreKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{19}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RestoreKeyRequest) GetNamespace() string {
@@ -1643,7 +1834,7 @@ type GetImportParametersRequest struct {
 
 func (x *GetImportParametersRequest) Reset() {
 	*x = GetImportParametersRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[20]
+	mi := &file_keywright_v1_keys_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1846,7 @@ func (x *GetImportParametersRequest) String() string {
 func (*GetImportParametersRequest) ProtoMessage() {}
 
 func (x *GetImportParametersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[20]
+	mi := &file_keywright_v1_keys_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1859,7 @@ func (x *GetImportParametersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImportParametersRequest.ProtoReflect.Descriptor instead.
 func (*GetImportParametersRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{20}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetImportParametersRequest) GetNamespace() string {
@@ -1746,7 +1937,7 @@ type ImportParameters struct {
 
 func (x *ImportParameters) Reset() {
 	*x = ImportParameters{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[21]
+	mi := &file_keywright_v1_keys_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +1949,7 @@ func (x *ImportParameters) String() string {
 func (*ImportParameters) ProtoMessage() {}
 
 func (x *ImportParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[21]
+	mi := &file_keywright_v1_keys_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +1962,7 @@ func (x *ImportParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportParameters.ProtoReflect.Descriptor instead.
 func (*ImportParameters) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{21}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ImportParameters) GetNamespace() string {
@@ -1870,7 +2061,7 @@ type ImportKeyRequest struct {
 
 func (x *ImportKeyRequest) Reset() {
 	*x = ImportKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[22]
+	mi := &file_keywright_v1_keys_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +2073,7 @@ func (x *ImportKeyRequest) String() string {
 func (*ImportKeyRequest) ProtoMessage() {}
 
 func (x *ImportKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[22]
+	mi := &file_keywright_v1_keys_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +2086,7 @@ func (x *ImportKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportKeyRequest.ProtoReflect.Descriptor instead.
 func (*ImportKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{22}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ImportKeyRequest) GetNamespace() string {
@@ -1971,7 +2162,7 @@ type ImportKeyVersionRequest struct {
 
 func (x *ImportKeyVersionRequest) Reset() {
 	*x = ImportKeyVersionRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[23]
+	mi := &file_keywright_v1_keys_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2174,7 @@ func (x *ImportKeyVersionRequest) String() string {
 func (*ImportKeyVersionRequest) ProtoMessage() {}
 
 func (x *ImportKeyVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[23]
+	mi := &file_keywright_v1_keys_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2187,7 @@ func (x *ImportKeyVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportKeyVersionRequest.ProtoReflect.Descriptor instead.
 func (*ImportKeyVersionRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{23}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ImportKeyVersionRequest) GetNamespace() string {
@@ -2055,7 +2246,7 @@ type ExportKeyRequest struct {
 
 func (x *ExportKeyRequest) Reset() {
 	*x = ExportKeyRequest{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[24]
+	mi := &file_keywright_v1_keys_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2258,7 @@ func (x *ExportKeyRequest) String() string {
 func (*ExportKeyRequest) ProtoMessage() {}
 
 func (x *ExportKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[24]
+	mi := &file_keywright_v1_keys_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2271,7 @@ func (x *ExportKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportKeyRequest.ProtoReflect.Descriptor instead.
 func (*ExportKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{24}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExportKeyRequest) GetNamespace() string {
@@ -2125,7 +2316,7 @@ type ExportKeyResponse struct {
 
 func (x *ExportKeyResponse) Reset() {
 	*x = ExportKeyResponse{}
-	mi := &file_keywright_v1_keys_proto_msgTypes[25]
+	mi := &file_keywright_v1_keys_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2328,7 @@ func (x *ExportKeyResponse) String() string {
 func (*ExportKeyResponse) ProtoMessage() {}
 
 func (x *ExportKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keywright_v1_keys_proto_msgTypes[25]
+	mi := &file_keywright_v1_keys_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +2341,7 @@ func (x *ExportKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportKeyResponse.ProtoReflect.Descriptor instead.
 func (*ExportKeyResponse) Descriptor() ([]byte, []int) {
-	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{25}
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExportKeyResponse) GetWrappedKey() []byte {
@@ -2181,6 +2372,191 @@ func (x *ExportKeyResponse) GetAlgorithm() string {
 	return ""
 }
 
+type RestoreVaultKeyRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Empty: the name that the key has in the backup.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// base64, as the transit engine returned it.
+	Backup string `protobuf:"bytes,3,opt,name=backup,proto3" json:"backup,omitempty"`
+	// Changes nothing: the answer is the key as it would be.
+	ValidateOnly   bool   `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RestoreVaultKeyRequest) Reset() {
+	*x = RestoreVaultKeyRequest{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreVaultKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreVaultKeyRequest) ProtoMessage() {}
+
+func (x *RestoreVaultKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreVaultKeyRequest.ProtoReflect.Descriptor instead.
+func (*RestoreVaultKeyRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RestoreVaultKeyRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *RestoreVaultKeyRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RestoreVaultKeyRequest) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
+}
+
+func (x *RestoreVaultKeyRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *RestoreVaultKeyRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type BackupVaultKeyRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Key       string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// For HashiCorp Vault, which numbers types of keys otherwise than OpenBao.
+	Hashicorp     bool `protobuf:"varint,3,opt,name=hashicorp,proto3" json:"hashicorp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupVaultKeyRequest) Reset() {
+	*x = BackupVaultKeyRequest{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupVaultKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupVaultKeyRequest) ProtoMessage() {}
+
+func (x *BackupVaultKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupVaultKeyRequest.ProtoReflect.Descriptor instead.
+func (*BackupVaultKeyRequest) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *BackupVaultKeyRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *BackupVaultKeyRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *BackupVaultKeyRequest) GetHashicorp() bool {
+	if x != nil {
+		return x.Hashicorp
+	}
+	return false
+}
+
+type BackupVaultKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// base64, for transit's restore; it holds the key in plaintext.
+	Backup        string `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupVaultKeyResponse) Reset() {
+	*x = BackupVaultKeyResponse{}
+	mi := &file_keywright_v1_keys_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupVaultKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupVaultKeyResponse) ProtoMessage() {}
+
+func (x *BackupVaultKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keywright_v1_keys_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupVaultKeyResponse.ProtoReflect.Descriptor instead.
+func (*BackupVaultKeyResponse) Descriptor() ([]byte, []int) {
+	return file_keywright_v1_keys_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *BackupVaultKeyResponse) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
+}
+
 var File_keywright_v1_keys_proto protoreflect.FileDescriptor
 
 const file_keywright_v1_keys_proto_rawDesc = "" +
@@ -2188,7 +2564,7 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"\x17keywright/v1/keys.proto\x12\fkeywright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18keywright/v1/types.proto\"^\n" +
 	"\x0eRotationPolicy\x121\n" +
 	"\x06period\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x19\n" +
-	"\bmax_uses\x18\x02 \x01(\x04R\amaxUses\"\xdb\a\n" +
+	"\bmax_uses\x18\x02 \x01(\x04R\amaxUses\"\xba\b\n" +
 	"\x03Key\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -2215,10 +2591,24 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"exportable\x124\n" +
 	"\x06origin\x18\x12 \x01(\x0e2\x1c.keywright.v1.MaterialOriginR\x06origin\x12;\n" +
 	"\vimport_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"importTime\x1a9\n" +
+	"importTime\x12/\n" +
+	"\aframing\x18\x14 \x01(\x0e2\x15.keywright.v1.FramingR\aframing\x12,\n" +
+	"\x05vault\x18\x15 \x01(\v2\x16.keywright.v1.VaultKeyR\x05vault\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x03\n" +
+	"\bVaultKey\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
+	"\aderived\x18\x02 \x01(\bR\aderived\x123\n" +
+	"\x15convergent_encryption\x18\x03 \x01(\bR\x14convergentEncryption\x124\n" +
+	"\x16min_decryption_version\x18\x04 \x01(\rR\x14minDecryptionVersion\x124\n" +
+	"\x16min_encryption_version\x18\x05 \x01(\rR\x14minEncryptionVersion\x122\n" +
+	"\x15min_available_version\x18\x06 \x01(\rR\x13minAvailableVersion\x12)\n" +
+	"\x10deletion_allowed\x18\a \x01(\bR\x0fdeletionAllowed\x124\n" +
+	"\x16allow_plaintext_backup\x18\b \x01(\bR\x14allowPlaintextBackup\x12!\n" +
+	"\fimported_key\x18\t \x01(\bR\vimportedKey\x12%\n" +
+	"\x0eallow_rotation\x18\n" +
+	" \x01(\bR\rallowRotation\"\xc2\x05\n" +
 	"\n" +
 	"KeyVersion\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
@@ -2398,8 +2788,24 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"wrappedKey\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\rR\aversion\x12\x1c\n" +
-	"\talgorithm\x18\x04 \x01(\tR\talgorithm2\xca\n" +
+	"\talgorithm\x18\x04 \x01(\tR\talgorithm\"\xae\x01\n" +
+	"\x16RestoreVaultKeyRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
+	"\x06backup\x18\x03 \x01(\tR\x06backup\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12'\n" +
+	"\x0fidempotency_key\x18\x05 \x01(\tR\x0eidempotencyKey\"e\n" +
+	"\x15BackupVaultKeyRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1c\n" +
+	"\thashicorp\x18\x03 \x01(\bR\thashicorp\"0\n" +
+	"\x16BackupVaultKeyResponse\x12\x16\n" +
+	"\x06backup\x18\x01 \x01(\tR\x06backup*9\n" +
+	"\aFraming\x12\x17\n" +
+	"\x13FRAMING_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
+	"\x06NATIVE\x10\x01\x12\t\n" +
+	"\x05VAULT\x10\x022\xf3\v\n" +
 	"\x04Keys\x12>\n" +
 	"\tCreateKey\x12\x1e.keywright.v1.CreateKeyRequest\x1a\x11.keywright.v1.Key\x128\n" +
 	"\x06GetKey\x12\x1b.keywright.v1.GetKeyRequest\x1a\x11.keywright.v1.Key\x12I\n" +
@@ -2420,7 +2826,9 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"\x13GetImportParameters\x12(.keywright.v1.GetImportParametersRequest\x1a\x1e.keywright.v1.ImportParameters\x12>\n" +
 	"\tImportKey\x12\x1e.keywright.v1.ImportKeyRequest\x1a\x11.keywright.v1.Key\x12S\n" +
 	"\x10ImportKeyVersion\x12%.keywright.v1.ImportKeyVersionRequest\x1a\x18.keywright.v1.KeyVersion\x12L\n" +
-	"\tExportKey\x12\x1e.keywright.v1.ExportKeyRequest\x1a\x1f.keywright.v1.ExportKeyResponseB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
+	"\tExportKey\x12\x1e.keywright.v1.ExportKeyRequest\x1a\x1f.keywright.v1.ExportKeyResponse\x12J\n" +
+	"\x0fRestoreVaultKey\x12$.keywright.v1.RestoreVaultKeyRequest\x1a\x11.keywright.v1.Key\x12[\n" +
+	"\x0eBackupVaultKey\x12#.keywright.v1.BackupVaultKeyRequest\x1a$.keywright.v1.BackupVaultKeyResponseB?Z=github.com/keywright/keywright/proto/keywright/v1;keywrightv1b\x06proto3"
 
 var (
 	file_keywright_v1_keys_proto_rawDescOnce sync.Once
@@ -2434,129 +2842,141 @@ func file_keywright_v1_keys_proto_rawDescGZIP() []byte {
 	return file_keywright_v1_keys_proto_rawDescData
 }
 
-var file_keywright_v1_keys_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_keywright_v1_keys_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_keywright_v1_keys_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_keywright_v1_keys_proto_goTypes = []any{
-	(*RotationPolicy)(nil),             // 0: keywright.v1.RotationPolicy
-	(*Key)(nil),                        // 1: keywright.v1.Key
-	(*KeyVersion)(nil),                 // 2: keywright.v1.KeyVersion
-	(*TokenKey)(nil),                   // 3: keywright.v1.TokenKey
-	(*CreateKeyRequest)(nil),           // 4: keywright.v1.CreateKeyRequest
-	(*GetKeyRequest)(nil),              // 5: keywright.v1.GetKeyRequest
-	(*ListKeysRequest)(nil),            // 6: keywright.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),           // 7: keywright.v1.ListKeysResponse
-	(*UpdateKeyRequest)(nil),           // 8: keywright.v1.UpdateKeyRequest
-	(*RotateKeyRequest)(nil),           // 9: keywright.v1.RotateKeyRequest
-	(*GetVersionRequest)(nil),          // 10: keywright.v1.GetVersionRequest
-	(*ListVersionsRequest)(nil),        // 11: keywright.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),       // 12: keywright.v1.ListVersionsResponse
-	(*SetPrimaryVersionRequest)(nil),   // 13: keywright.v1.SetPrimaryVersionRequest
-	(*EnableVersionRequest)(nil),       // 14: keywright.v1.EnableVersionRequest
-	(*DisableVersionRequest)(nil),      // 15: keywright.v1.DisableVersionRequest
-	(*DestroyVersionRequest)(nil),      // 16: keywright.v1.DestroyVersionRequest
-	(*RestoreVersionRequest)(nil),      // 17: keywright.v1.RestoreVersionRequest
-	(*DeleteKeyRequest)(nil),           // 18: keywright.v1.DeleteKeyRequest
-	(*RestoreKeyRequest)(nil),          // 19: keywright.v1.RestoreKeyRequest
-	(*GetImportParametersRequest)(nil), // 20: keywright.v1.GetImportParametersRequest
-	(*ImportParameters)(nil),           // 21: keywright.v1.ImportParameters
-	(*ImportKeyRequest)(nil),           // 22: keywright.v1.ImportKeyRequest
-	(*ImportKeyVersionRequest)(nil),    // 23: keywright.v1.ImportKeyVersionRequest
-	(*ExportKeyRequest)(nil),           // 24: keywright.v1.ExportKeyRequest
-	(*ExportKeyResponse)(nil),          // 25: keywright.v1.ExportKeyResponse
-	nil,                                // 26: keywright.v1.Key.LabelsEntry
-	nil,                                // 27: keywright.v1.CreateKeyRequest.LabelsEntry
-	nil,                                // 28: keywright.v1.ListKeysRequest.LabelsEntry
-	nil,                                // 29: keywright.v1.ImportKeyRequest.LabelsEntry
-	(*durationpb.Duration)(nil),        // 30: google.protobuf.Duration
-	(Purpose)(0),                       // 31: keywright.v1.Purpose
-	(ProtectionLevel)(0),               // 32: keywright.v1.ProtectionLevel
-	(*timestamppb.Timestamp)(nil),      // 33: google.protobuf.Timestamp
-	(KeyState)(0),                      // 34: keywright.v1.KeyState
-	(MaterialOrigin)(0),                // 35: keywright.v1.MaterialOrigin
-	(VersionState)(0),                  // 36: keywright.v1.VersionState
-	(*Labels)(nil),                     // 37: keywright.v1.Labels
+	(Framing)(0),                       // 0: keywright.v1.Framing
+	(*RotationPolicy)(nil),             // 1: keywright.v1.RotationPolicy
+	(*Key)(nil),                        // 2: keywright.v1.Key
+	(*VaultKey)(nil),                   // 3: keywright.v1.VaultKey
+	(*KeyVersion)(nil),                 // 4: keywright.v1.KeyVersion
+	(*TokenKey)(nil),                   // 5: keywright.v1.TokenKey
+	(*CreateKeyRequest)(nil),           // 6: keywright.v1.CreateKeyRequest
+	(*GetKeyRequest)(nil),              // 7: keywright.v1.GetKeyRequest
+	(*ListKeysRequest)(nil),            // 8: keywright.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),           // 9: keywright.v1.ListKeysResponse
+	(*UpdateKeyRequest)(nil),           // 10: keywright.v1.UpdateKeyRequest
+	(*RotateKeyRequest)(nil),           // 11: keywright.v1.RotateKeyRequest
+	(*GetVersionRequest)(nil),          // 12: keywright.v1.GetVersionRequest
+	(*ListVersionsRequest)(nil),        // 13: keywright.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),       // 14: keywright.v1.ListVersionsResponse
+	(*SetPrimaryVersionRequest)(nil),   // 15: keywright.v1.SetPrimaryVersionRequest
+	(*EnableVersionRequest)(nil),       // 16: keywright.v1.EnableVersionRequest
+	(*DisableVersionRequest)(nil),      // 17: keywright.v1.DisableVersionRequest
+	(*DestroyVersionRequest)(nil),      // 18: keywright.v1.DestroyVersionRequest
+	(*RestoreVersionRequest)(nil),      // 19: keywright.v1.RestoreVersionRequest
+	(*DeleteKeyRequest)(nil),           // 20: keywright.v1.DeleteKeyRequest
+	(*RestoreKeyRequest)(nil),          // 21: keywright.v1.RestoreKeyRequest
+	(*GetImportParametersRequest)(nil), // 22: keywright.v1.GetImportParametersRequest
+	(*ImportParameters)(nil),           // 23: keywright.v1.ImportParameters
+	(*ImportKeyRequest)(nil),           // 24: keywright.v1.ImportKeyRequest
+	(*ImportKeyVersionRequest)(nil),    // 25: keywright.v1.ImportKeyVersionRequest
+	(*ExportKeyRequest)(nil),           // 26: keywright.v1.ExportKeyRequest
+	(*ExportKeyResponse)(nil),          // 27: keywright.v1.ExportKeyResponse
+	(*RestoreVaultKeyRequest)(nil),     // 28: keywright.v1.RestoreVaultKeyRequest
+	(*BackupVaultKeyRequest)(nil),      // 29: keywright.v1.BackupVaultKeyRequest
+	(*BackupVaultKeyResponse)(nil),     // 30: keywright.v1.BackupVaultKeyResponse
+	nil,                                // 31: keywright.v1.Key.LabelsEntry
+	nil,                                // 32: keywright.v1.CreateKeyRequest.LabelsEntry
+	nil,                                // 33: keywright.v1.ListKeysRequest.LabelsEntry
+	nil,                                // 34: keywright.v1.ImportKeyRequest.LabelsEntry
+	(*durationpb.Duration)(nil),        // 35: google.protobuf.Duration
+	(Purpose)(0),                       // 36: keywright.v1.Purpose
+	(ProtectionLevel)(0),               // 37: keywright.v1.ProtectionLevel
+	(*timestamppb.Timestamp)(nil),      // 38: google.protobuf.Timestamp
+	(KeyState)(0),                      // 39: keywright.v1.KeyState
+	(MaterialOrigin)(0),                // 40: keywright.v1.MaterialOrigin
+	(VersionState)(0),                  // 41: keywright.v1.VersionState
+	(*Labels)(nil),                     // 42: keywright.v1.Labels
 }
 var file_keywright_v1_keys_proto_depIdxs = []int32{
-	30, // 0: keywright.v1.RotationPolicy.period:type_name -> google.protobuf.Duration
-	31, // 1: keywright.v1.Key.purpose:type_name -> keywright.v1.Purpose
-	32, // 2: keywright.v1.Key.protection_level:type_name -> keywright.v1.ProtectionLevel
-	26, // 3: keywright.v1.Key.labels:type_name -> keywright.v1.Key.LabelsEntry
-	0,  // 4: keywright.v1.Key.rotation:type_name -> keywright.v1.RotationPolicy
-	33, // 5: keywright.v1.Key.next_rotation_time:type_name -> google.protobuf.Timestamp
-	33, // 6: keywright.v1.Key.create_time:type_name -> google.protobuf.Timestamp
-	33, // 7: keywright.v1.Key.update_time:type_name -> google.protobuf.Timestamp
-	34, // 8: keywright.v1.Key.state:type_name -> keywright.v1.KeyState
-	33, // 9: keywright.v1.Key.destroy_time:type_name -> google.protobuf.Timestamp
-	33, // 10: keywright.v1.Key.erase_time:type_name -> google.protobuf.Timestamp
-	35, // 11: keywright.v1.Key.origin:type_name -> keywright.v1.MaterialOrigin
-	33, // 12: keywright.v1.Key.import_time:type_name -> google.protobuf.Timestamp
-	36, // 13: keywright.v1.KeyVersion.state:type_name -> keywright.v1.VersionState
-	33, // 14: keywright.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
-	33, // 15: keywright.v1.KeyVersion.last_used_time:type_name -> google.protobuf.Timestamp
-	33, // 16: keywright.v1.KeyVersion.destroy_time:type_name -> google.protobuf.Timestamp
-	33, // 17: keywright.v1.KeyVersion.erase_time:type_name -> google.protobuf.Timestamp
-	32, // 18: keywright.v1.KeyVersion.protection_level:type_name -> keywright.v1.ProtectionLevel
-	3,  // 19: keywright.v1.KeyVersion.token_key:type_name -> keywright.v1.TokenKey
-	35, // 20: keywright.v1.KeyVersion.origin:type_name -> keywright.v1.MaterialOrigin
-	33, // 21: keywright.v1.KeyVersion.import_time:type_name -> google.protobuf.Timestamp
-	31, // 22: keywright.v1.CreateKeyRequest.purpose:type_name -> keywright.v1.Purpose
-	32, // 23: keywright.v1.CreateKeyRequest.protection_level:type_name -> keywright.v1.ProtectionLevel
-	27, // 24: keywright.v1.CreateKeyRequest.labels:type_name -> keywright.v1.CreateKeyRequest.LabelsEntry
-	0,  // 25: keywright.v1.CreateKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
-	28, // 26: keywright.v1.ListKeysRequest.labels:type_name -> keywright.v1.ListKeysRequest.LabelsEntry
-	1,  // 27: keywright.v1.ListKeysResponse.keys:type_name -> keywright.v1.Key
-	37, // 28: keywright.v1.UpdateKeyRequest.labels:type_name -> keywright.v1.Labels
-	0,  // 29: keywright.v1.UpdateKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
-	2,  // 30: keywright.v1.ListVersionsResponse.versions:type_name -> keywright.v1.KeyVersion
-	30, // 31: keywright.v1.DestroyVersionRequest.delay:type_name -> google.protobuf.Duration
-	30, // 32: keywright.v1.DeleteKeyRequest.delay:type_name -> google.protobuf.Duration
-	32, // 33: keywright.v1.GetImportParametersRequest.protection_level:type_name -> keywright.v1.ProtectionLevel
-	30, // 34: keywright.v1.GetImportParametersRequest.ttl:type_name -> google.protobuf.Duration
-	32, // 35: keywright.v1.ImportParameters.protection_level:type_name -> keywright.v1.ProtectionLevel
-	33, // 36: keywright.v1.ImportParameters.create_time:type_name -> google.protobuf.Timestamp
-	33, // 37: keywright.v1.ImportParameters.expire_time:type_name -> google.protobuf.Timestamp
-	29, // 38: keywright.v1.ImportKeyRequest.labels:type_name -> keywright.v1.ImportKeyRequest.LabelsEntry
-	0,  // 39: keywright.v1.ImportKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
-	4,  // 40: keywright.v1.Keys.CreateKey:input_type -> keywright.v1.CreateKeyRequest
-	5,  // 41: keywright.v1.Keys.GetKey:input_type -> keywright.v1.GetKeyRequest
-	6,  // 42: keywright.v1.Keys.ListKeys:input_type -> keywright.v1.ListKeysRequest
-	8,  // 43: keywright.v1.Keys.UpdateKey:input_type -> keywright.v1.UpdateKeyRequest
-	9,  // 44: keywright.v1.Keys.RotateKey:input_type -> keywright.v1.RotateKeyRequest
-	10, // 45: keywright.v1.Keys.GetVersion:input_type -> keywright.v1.GetVersionRequest
-	11, // 46: keywright.v1.Keys.ListVersions:input_type -> keywright.v1.ListVersionsRequest
-	13, // 47: keywright.v1.Keys.SetPrimaryVersion:input_type -> keywright.v1.SetPrimaryVersionRequest
-	14, // 48: keywright.v1.Keys.EnableVersion:input_type -> keywright.v1.EnableVersionRequest
-	15, // 49: keywright.v1.Keys.DisableVersion:input_type -> keywright.v1.DisableVersionRequest
-	16, // 50: keywright.v1.Keys.DestroyVersion:input_type -> keywright.v1.DestroyVersionRequest
-	17, // 51: keywright.v1.Keys.RestoreVersion:input_type -> keywright.v1.RestoreVersionRequest
-	18, // 52: keywright.v1.Keys.DeleteKey:input_type -> keywright.v1.DeleteKeyRequest
-	19, // 53: keywright.v1.Keys.RestoreKey:input_type -> keywright.v1.RestoreKeyRequest
-	20, // 54: keywright.v1.Keys.GetImportParameters:input_type -> keywright.v1.GetImportParametersRequest
-	22, // 55: keywright.v1.Keys.ImportKey:input_type -> keywright.v1.ImportKeyRequest
-	23, // 56: keywright.v1.Keys.ImportKeyVersion:input_type -> keywright.v1.ImportKeyVersionRequest
-	24, // 57: keywright.v1.Keys.ExportKey:input_type -> keywright.v1.ExportKeyRequest
-	1,  // 58: keywright.v1.Keys.CreateKey:output_type -> keywright.v1.Key
-	1,  // 59: keywright.v1.Keys.GetKey:output_type -> keywright.v1.Key
-	7,  // 60: keywright.v1.Keys.ListKeys:output_type -> keywright.v1.ListKeysResponse
-	1,  // 61: keywright.v1.Keys.UpdateKey:output_type -> keywright.v1.Key
-	2,  // 62: keywright.v1.Keys.RotateKey:output_type -> keywright.v1.KeyVersion
-	2,  // 63: keywright.v1.Keys.GetVersion:output_type -> keywright.v1.KeyVersion
-	12, // 64: keywright.v1.Keys.ListVersions:output_type -> keywright.v1.ListVersionsResponse
-	1,  // 65: keywright.v1.Keys.SetPrimaryVersion:output_type -> keywright.v1.Key
-	2,  // 66: keywright.v1.Keys.EnableVersion:output_type -> keywright.v1.KeyVersion
-	2,  // 67: keywright.v1.Keys.DisableVersion:output_type -> keywright.v1.KeyVersion
-	2,  // 68: keywright.v1.Keys.DestroyVersion:output_type -> keywright.v1.KeyVersion
-	2,  // 69: keywright.v1.Keys.RestoreVersion:output_type -> keywright.v1.KeyVersion
-	1,  // 70: keywright.v1.Keys.DeleteKey:output_type -> keywright.v1.Key
-	1,  // 71: keywright.v1.Keys.RestoreKey:output_type -> keywright.v1.Key
-	21, // 72: keywright.v1.Keys.GetImportParameters:output_type -> keywright.v1.ImportParameters
-	1,  // 73: keywright.v1.Keys.ImportKey:output_type -> keywright.v1.Key
-	2,  // 74: keywright.v1.Keys.ImportKeyVersion:output_type -> keywright.v1.KeyVersion
-	25, // 75: keywright.v1.Keys.ExportKey:output_type -> keywright.v1.ExportKeyResponse
-	58, // [58:76] is the sub-list for method output_type
-	40, // [40:58] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	35, // 0: keywright.v1.RotationPolicy.period:type_name -> google.protobuf.Duration
+	36, // 1: keywright.v1.Key.purpose:type_name -> keywright.v1.Purpose
+	37, // 2: keywright.v1.Key.protection_level:type_name -> keywright.v1.ProtectionLevel
+	31, // 3: keywright.v1.Key.labels:type_name -> keywright.v1.Key.LabelsEntry
+	1,  // 4: keywright.v1.Key.rotation:type_name -> keywright.v1.RotationPolicy
+	38, // 5: keywright.v1.Key.next_rotation_time:type_name -> google.protobuf.Timestamp
+	38, // 6: keywright.v1.Key.create_time:type_name -> google.protobuf.Timestamp
+	38, // 7: keywright.v1.Key.update_time:type_name -> google.protobuf.Timestamp
+	39, // 8: keywright.v1.Key.state:type_name -> keywright.v1.KeyState
+	38, // 9: keywright.v1.Key.destroy_time:type_name -> google.protobuf.Timestamp
+	38, // 10: keywright.v1.Key.erase_time:type_name -> google.protobuf.Timestamp
+	40, // 11: keywright.v1.Key.origin:type_name -> keywright.v1.MaterialOrigin
+	38, // 12: keywright.v1.Key.import_time:type_name -> google.protobuf.Timestamp
+	0,  // 13: keywright.v1.Key.framing:type_name -> keywright.v1.Framing
+	3,  // 14: keywright.v1.Key.vault:type_name -> keywright.v1.VaultKey
+	41, // 15: keywright.v1.KeyVersion.state:type_name -> keywright.v1.VersionState
+	38, // 16: keywright.v1.KeyVersion.create_time:type_name -> google.protobuf.Timestamp
+	38, // 17: keywright.v1.KeyVersion.last_used_time:type_name -> google.protobuf.Timestamp
+	38, // 18: keywright.v1.KeyVersion.destroy_time:type_name -> google.protobuf.Timestamp
+	38, // 19: keywright.v1.KeyVersion.erase_time:type_name -> google.protobuf.Timestamp
+	37, // 20: keywright.v1.KeyVersion.protection_level:type_name -> keywright.v1.ProtectionLevel
+	5,  // 21: keywright.v1.KeyVersion.token_key:type_name -> keywright.v1.TokenKey
+	40, // 22: keywright.v1.KeyVersion.origin:type_name -> keywright.v1.MaterialOrigin
+	38, // 23: keywright.v1.KeyVersion.import_time:type_name -> google.protobuf.Timestamp
+	36, // 24: keywright.v1.CreateKeyRequest.purpose:type_name -> keywright.v1.Purpose
+	37, // 25: keywright.v1.CreateKeyRequest.protection_level:type_name -> keywright.v1.ProtectionLevel
+	32, // 26: keywright.v1.CreateKeyRequest.labels:type_name -> keywright.v1.CreateKeyRequest.LabelsEntry
+	1,  // 27: keywright.v1.CreateKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
+	33, // 28: keywright.v1.ListKeysRequest.labels:type_name -> keywright.v1.ListKeysRequest.LabelsEntry
+	2,  // 29: keywright.v1.ListKeysResponse.keys:type_name -> keywright.v1.Key
+	42, // 30: keywright.v1.UpdateKeyRequest.labels:type_name -> keywright.v1.Labels
+	1,  // 31: keywright.v1.UpdateKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
+	4,  // 32: keywright.v1.ListVersionsResponse.versions:type_name -> keywright.v1.KeyVersion
+	35, // 33: keywright.v1.DestroyVersionRequest.delay:type_name -> google.protobuf.Duration
+	35, // 34: keywright.v1.DeleteKeyRequest.delay:type_name -> google.protobuf.Duration
+	37, // 35: keywright.v1.GetImportParametersRequest.protection_level:type_name -> keywright.v1.ProtectionLevel
+	35, // 36: keywright.v1.GetImportParametersRequest.ttl:type_name -> google.protobuf.Duration
+	37, // 37: keywright.v1.ImportParameters.protection_level:type_name -> keywright.v1.ProtectionLevel
+	38, // 38: keywright.v1.ImportParameters.create_time:type_name -> google.protobuf.Timestamp
+	38, // 39: keywright.v1.ImportParameters.expire_time:type_name -> google.protobuf.Timestamp
+	34, // 40: keywright.v1.ImportKeyRequest.labels:type_name -> keywright.v1.ImportKeyRequest.LabelsEntry
+	1,  // 41: keywright.v1.ImportKeyRequest.rotation:type_name -> keywright.v1.RotationPolicy
+	6,  // 42: keywright.v1.Keys.CreateKey:input_type -> keywright.v1.CreateKeyRequest
+	7,  // 43: keywright.v1.Keys.GetKey:input_type -> keywright.v1.GetKeyRequest
+	8,  // 44: keywright.v1.Keys.ListKeys:input_type -> keywright.v1.ListKeysRequest
+	10, // 45: keywright.v1.Keys.UpdateKey:input_type -> keywright.v1.UpdateKeyRequest
+	11, // 46: keywright.v1.Keys.RotateKey:input_type -> keywright.v1.RotateKeyRequest
+	12, // 47: keywright.v1.Keys.GetVersion:input_type -> keywright.v1.GetVersionRequest
+	13, // 48: keywright.v1.Keys.ListVersions:input_type -> keywright.v1.ListVersionsRequest
+	15, // 49: keywright.v1.Keys.SetPrimaryVersion:input_type -> keywright.v1.SetPrimaryVersionRequest
+	16, // 50: keywright.v1.Keys.EnableVersion:input_type -> keywright.v1.EnableVersionRequest
+	17, // 51: keywright.v1.Keys.DisableVersion:input_type -> keywright.v1.DisableVersionRequest
+	18, // 52: keywright.v1.Keys.DestroyVersion:input_type -> keywright.v1.DestroyVersionRequest
+	19, // 53: keywright.v1.Keys.RestoreVersion:input_type -> keywright.v1.RestoreVersionRequest
+	20, // 54: keywright.v1.Keys.DeleteKey:input_type -> keywright.v1.DeleteKeyRequest
+	21, // 55: keywright.v1.Keys.RestoreKey:input_type -> keywright.v1.RestoreKeyRequest
+	22, // 56: keywright.v1.Keys.GetImportParameters:input_type -> keywright.v1.GetImportParametersRequest
+	24, // 57: keywright.v1.Keys.ImportKey:input_type -> keywright.v1.ImportKeyRequest
+	25, // 58: keywright.v1.Keys.ImportKeyVersion:input_type -> keywright.v1.ImportKeyVersionRequest
+	26, // 59: keywright.v1.Keys.ExportKey:input_type -> keywright.v1.ExportKeyRequest
+	28, // 60: keywright.v1.Keys.RestoreVaultKey:input_type -> keywright.v1.RestoreVaultKeyRequest
+	29, // 61: keywright.v1.Keys.BackupVaultKey:input_type -> keywright.v1.BackupVaultKeyRequest
+	2,  // 62: keywright.v1.Keys.CreateKey:output_type -> keywright.v1.Key
+	2,  // 63: keywright.v1.Keys.GetKey:output_type -> keywright.v1.Key
+	9,  // 64: keywright.v1.Keys.ListKeys:output_type -> keywright.v1.ListKeysResponse
+	2,  // 65: keywright.v1.Keys.UpdateKey:output_type -> keywright.v1.Key
+	4,  // 66: keywright.v1.Keys.RotateKey:output_type -> keywright.v1.KeyVersion
+	4,  // 67: keywright.v1.Keys.GetVersion:output_type -> keywright.v1.KeyVersion
+	14, // 68: keywright.v1.Keys.ListVersions:output_type -> keywright.v1.ListVersionsResponse
+	2,  // 69: keywright.v1.Keys.SetPrimaryVersion:output_type -> keywright.v1.Key
+	4,  // 70: keywright.v1.Keys.EnableVersion:output_type -> keywright.v1.KeyVersion
+	4,  // 71: keywright.v1.Keys.DisableVersion:output_type -> keywright.v1.KeyVersion
+	4,  // 72: keywright.v1.Keys.DestroyVersion:output_type -> keywright.v1.KeyVersion
+	4,  // 73: keywright.v1.Keys.RestoreVersion:output_type -> keywright.v1.KeyVersion
+	2,  // 74: keywright.v1.Keys.DeleteKey:output_type -> keywright.v1.Key
+	2,  // 75: keywright.v1.Keys.RestoreKey:output_type -> keywright.v1.Key
+	23, // 76: keywright.v1.Keys.GetImportParameters:output_type -> keywright.v1.ImportParameters
+	2,  // 77: keywright.v1.Keys.ImportKey:output_type -> keywright.v1.Key
+	4,  // 78: keywright.v1.Keys.ImportKeyVersion:output_type -> keywright.v1.KeyVersion
+	27, // 79: keywright.v1.Keys.ExportKey:output_type -> keywright.v1.ExportKeyResponse
+	2,  // 80: keywright.v1.Keys.RestoreVaultKey:output_type -> keywright.v1.Key
+	30, // 81: keywright.v1.Keys.BackupVaultKey:output_type -> keywright.v1.BackupVaultKeyResponse
+	62, // [62:82] is the sub-list for method output_type
+	42, // [42:62] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_keywright_v1_keys_proto_init() }
@@ -2570,13 +2990,14 @@ func file_keywright_v1_keys_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keywright_v1_keys_proto_rawDesc), len(file_keywright_v1_keys_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   30,
+			NumEnums:      1,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_keywright_v1_keys_proto_goTypes,
 		DependencyIndexes: file_keywright_v1_keys_proto_depIdxs,
+		EnumInfos:         file_keywright_v1_keys_proto_enumTypes,
 		MessageInfos:      file_keywright_v1_keys_proto_msgTypes,
 	}.Build()
 	File_keywright_v1_keys_proto = out.File

@@ -39,6 +39,8 @@ const (
 	Keys_ImportKey_FullMethodName           = "/keywright.v1.Keys/ImportKey"
 	Keys_ImportKeyVersion_FullMethodName    = "/keywright.v1.Keys/ImportKeyVersion"
 	Keys_ExportKey_FullMethodName           = "/keywright.v1.Keys/ExportKey"
+	Keys_RestoreVaultKey_FullMethodName     = "/keywright.v1.Keys/RestoreVaultKey"
+	Keys_BackupVaultKey_FullMethodName      = "/keywright.v1.Keys/BackupVaultKey"
 )
 
 // KeysClient is the client API for Keys service.
@@ -82,6 +84,12 @@ type KeysClient interface {
 	ImportKeyVersion(ctx context.Context, in *ImportKeyVersionRequest, opts ...grpc.CallOption) (*KeyVersion, error)
 	// Returns a version's material, wrapped to a public key. FAILED_PRECONDITION unless the key was created exportable.
 	ExportKey(ctx context.Context, in *ExportKeyRequest, opts ...grpc.CallOption) (*ExportKeyResponse, error)
+	// Makes a key of VAULT framing of a backup that HashiCorp Vault's or OpenBao's transit engine made, with its name,
+	// versions and settings. Whoever may ImportKey may do so. ALREADY_EXISTS when the name is taken.
+	RestoreVaultKey(ctx context.Context, in *RestoreVaultKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// Returns a key of VAULT framing with all its versions, in plaintext, as transit's backup has it. FAILED_PRECONDITION
+	// unless its namespace was created with plaintext_export, and the key allows it. Whoever may ExportKey may do so.
+	BackupVaultKey(ctx context.Context, in *BackupVaultKeyRequest, opts ...grpc.CallOption) (*BackupVaultKeyResponse, error)
 }
 
 type keysClient struct {
@@ -272,6 +280,26 @@ func (c *keysClient) ExportKey(ctx context.Context, in *ExportKeyRequest, opts .
 	return out, nil
 }
 
+func (c *keysClient) RestoreVaultKey(ctx context.Context, in *RestoreVaultKeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, Keys_RestoreVaultKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keysClient) BackupVaultKey(ctx context.Context, in *BackupVaultKeyRequest, opts ...grpc.CallOption) (*BackupVaultKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BackupVaultKeyResponse)
+	err := c.cc.Invoke(ctx, Keys_BackupVaultKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KeysServer is the server API for Keys service.
 // All implementations must embed UnimplementedKeysServer
 // for forward compatibility.
@@ -313,6 +341,12 @@ type KeysServer interface {
 	ImportKeyVersion(context.Context, *ImportKeyVersionRequest) (*KeyVersion, error)
 	// Returns a version's material, wrapped to a public key. FAILED_PRECONDITION unless the key was created exportable.
 	ExportKey(context.Context, *ExportKeyRequest) (*ExportKeyResponse, error)
+	// Makes a key of VAULT framing of a backup that HashiCorp Vault's or OpenBao's transit engine made, with its name,
+	// versions and settings. Whoever may ImportKey may do so. ALREADY_EXISTS when the name is taken.
+	RestoreVaultKey(context.Context, *RestoreVaultKeyRequest) (*Key, error)
+	// Returns a key of VAULT framing with all its versions, in plaintext, as transit's backup has it. FAILED_PRECONDITION
+	// unless its namespace was created with plaintext_export, and the key allows it. Whoever may ExportKey may do so.
+	BackupVaultKey(context.Context, *BackupVaultKeyRequest) (*BackupVaultKeyResponse, error)
 	mustEmbedUnimplementedKeysServer()
 }
 
@@ -376,6 +410,12 @@ func (UnimplementedKeysServer) ImportKeyVersion(context.Context, *ImportKeyVersi
 }
 func (UnimplementedKeysServer) ExportKey(context.Context, *ExportKeyRequest) (*ExportKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExportKey not implemented")
+}
+func (UnimplementedKeysServer) RestoreVaultKey(context.Context, *RestoreVaultKeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreVaultKey not implemented")
+}
+func (UnimplementedKeysServer) BackupVaultKey(context.Context, *BackupVaultKeyRequest) (*BackupVaultKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BackupVaultKey not implemented")
 }
 func (UnimplementedKeysServer) mustEmbedUnimplementedKeysServer() {}
 func (UnimplementedKeysServer) testEmbeddedByValue()              {}
@@ -722,6 +762,42 @@ func _Keys_ExportKey_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Keys_RestoreVaultKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreVaultKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeysServer).RestoreVaultKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Keys_RestoreVaultKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeysServer).RestoreVaultKey(ctx, req.(*RestoreVaultKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Keys_BackupVaultKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BackupVaultKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeysServer).BackupVaultKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Keys_BackupVaultKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeysServer).BackupVaultKey(ctx, req.(*BackupVaultKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Keys_ServiceDesc is the grpc.ServiceDesc for Keys service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -800,6 +876,14 @@ var Keys_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ExportKey",
 			Handler:    _Keys_ExportKey_Handler,
+		},
+		{
+			MethodName: "RestoreVaultKey",
+			Handler:    _Keys_RestoreVaultKey_Handler,
+		},
+		{
+			MethodName: "BackupVaultKey",
+			Handler:    _Keys_BackupVaultKey_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -97,9 +97,11 @@ type Namespace struct {
 	ErasedGeneration uint32                 `protobuf:"varint,11,opt,name=erased_generation,json=erasedGeneration,proto3" json:"erased_generation,omitempty"`
 	EraseTime        *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=erase_time,json=eraseTime,proto3" json:"erase_time,omitempty"`
 	// Name of the token whose root key wraps the domain secret.
-	Token         string `protobuf:"bytes,13,opt,name=token,proto3" json:"token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Token string `protobuf:"bytes,13,opt,name=token,proto3" json:"token,omitempty"`
+	// Keys of VAULT framing can be made exportable in plaintext; fixed at creation.
+	PlaintextExport bool `protobuf:"varint,14,opt,name=plaintext_export,json=plaintextExport,proto3" json:"plaintext_export,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Namespace) Reset() {
@@ -221,6 +223,13 @@ func (x *Namespace) GetToken() string {
 		return x.Token
 	}
 	return ""
+}
+
+func (x *Namespace) GetPlaintextExport() bool {
+	if x != nil {
+		return x.PlaintextExport
+	}
+	return false
 }
 
 // Bounds of a namespace; 0 is none.
@@ -355,9 +364,11 @@ type CreateNamespaceRequest struct {
 	IdempotencyKey string                 `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	Quotas         *Quotas                `protobuf:"bytes,4,opt,name=quotas,proto3" json:"quotas,omitempty"`
 	// Name of a token in the server's configuration; empty: the default one.
-	Token         string `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Token string `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
+	// Let keys of VAULT framing be made exportable in plaintext; fixed for ever.
+	PlaintextExport bool `protobuf:"varint,6,opt,name=plaintext_export,json=plaintextExport,proto3" json:"plaintext_export,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CreateNamespaceRequest) Reset() {
@@ -423,6 +434,13 @@ func (x *CreateNamespaceRequest) GetToken() string {
 		return x.Token
 	}
 	return ""
+}
+
+func (x *CreateNamespaceRequest) GetPlaintextExport() bool {
+	if x != nil {
+		return x.PlaintextExport
+	}
+	return false
 }
 
 type GetNamespaceRequest struct {
@@ -934,7 +952,7 @@ var File_keywright_v1_namespaces_proto protoreflect.FileDescriptor
 
 const file_keywright_v1_namespaces_proto_rawDesc = "" +
 	"\n" +
-	"\x1dkeywright/v1/namespaces.proto\x12\fkeywright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18keywright/v1/types.proto\"\x8b\x05\n" +
+	"\x1dkeywright/v1/namespaces.proto\x12\fkeywright.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18keywright/v1/types.proto\"\xb6\x05\n" +
 	"\tNamespace\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12;\n" +
@@ -954,7 +972,8 @@ const file_keywright_v1_namespaces_proto_rawDesc = "" +
 	"\x11erased_generation\x18\v \x01(\rR\x10erasedGeneration\x129\n" +
 	"\n" +
 	"erase_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\teraseTime\x12\x14\n" +
-	"\x05token\x18\r \x01(\tR\x05token\x1a9\n" +
+	"\x05token\x18\r \x01(\tR\x05token\x12)\n" +
+	"\x10plaintext_export\x18\x0e \x01(\bR\x0fplaintextExport\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
@@ -966,13 +985,14 @@ const file_keywright_v1_namespaces_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x18\n" +
-	"\arecords\x18\x04 \x01(\x04R\arecords\"\xa8\x02\n" +
+	"\arecords\x18\x04 \x01(\x04R\arecords\"\xd3\x02\n" +
 	"\x16CreateNamespaceRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12H\n" +
 	"\x06labels\x18\x02 \x03(\v20.keywright.v1.CreateNamespaceRequest.LabelsEntryR\x06labels\x12'\n" +
 	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12,\n" +
 	"\x06quotas\x18\x04 \x01(\v2\x14.keywright.v1.QuotasR\x06quotas\x12\x14\n" +
-	"\x05token\x18\x05 \x01(\tR\x05token\x1a9\n" +
+	"\x05token\x18\x05 \x01(\tR\x05token\x12)\n" +
+	"\x10plaintext_export\x18\x06 \x01(\bR\x0fplaintextExport\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"3\n" +

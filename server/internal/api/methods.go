@@ -133,6 +133,8 @@ func (a *API) keys() []gate.Method {
 		row(a, "ImportKey", gate.Command(translate.ImportKey, s.ImportKey, translate.Key)),
 		row(a, "ImportKeyVersion", gate.Command(translate.ImportKeyVersion, s.ImportVersion, translate.KeyVersion)),
 		row(a, "ExportKey", gate.Command(translate.ExportKey, s.ExportKey, translate.ExportedKey)),
+		row(a, "RestoreVaultKey", gate.Command(translate.RestoreVaultKey, s.RestoreTransitKey, translate.Key)),
+		row(a, "BackupVaultKey", gate.Command(translate.BackupVaultKey, s.BackupTransitKey, translate.VaultBackup)),
 		row(a, "RestoreKey", gate.Command(translate.RestoreKey, s.RestoreKey, translate.Key)),
 	}
 }

@@ -115,6 +115,7 @@ func Key(k kms.Key) *pb.Key {
 		State: pb.KeyState(pb.KeyState_value[string(k.State)]), DestroyTime: timestamp(k.DestroyTime),
 		EraseTime:  timestamp(k.ErasedTime),
 		Exportable: k.Exportable, Origin: origin(k.Imported), ImportTime: timestamp(k.Imported),
+		Framing: framing(k), Vault: vaultKey(k.Transit),
 	}
 }
 

@@ -9,7 +9,8 @@ import (
 
 // CreateNamespace reads a CreateNamespaceRequest.
 func CreateNamespace(q *pb.CreateNamespaceRequest) (kms.CreateNamespaceRequest, error) {
-	return kms.CreateNamespaceRequest{Namespace: q.Namespace, Labels: q.Labels, Quotas: quotas(q.Quotas), Token: q.Token, Idempotency: q.IdempotencyKey}, nil
+	return kms.CreateNamespaceRequest{Namespace: q.Namespace, Labels: q.Labels, Quotas: quotas(q.Quotas), Token: q.Token,
+		PlaintextExport: q.PlaintextExport, Idempotency: q.IdempotencyKey}, nil
 }
 
 // quotas reads an absent field as no bounds.
@@ -61,7 +62,7 @@ func Namespace(n kms.Namespace) *pb.Namespace {
 	out := &pb.Namespace{Name: n.Name, Id: n.ID.String(), Labels: n.Labels,
 		CreateTime: timestamp(n.Created), UpdateTime: timestamp(n.Updated), Generation: n.Generation,
 		State:       pb.NamespaceState(pb.NamespaceState_value["NAMESPACE_"+string(n.State)]),
-		DestroyTime: timestamp(n.DestroyTime), Token: cmp.Or(n.Token, kms.DefaultToken)}
+		DestroyTime: timestamp(n.DestroyTime), Token: cmp.Or(n.Token, kms.DefaultToken), PlaintextExport: n.PlaintextExport}
 	if n.Quotas != (kms.Quotas{}) {
 		out.Quotas = &pb.Quotas{MaxKeys: n.Quotas.MaxKeys, RequestsPerSecond: n.Quotas.RequestsPerSecond}
 	}

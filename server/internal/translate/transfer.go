@@ -50,3 +50,34 @@ func ImportKeyVersion(q *pb.ImportKeyVersionRequest) (kms.ImportVersionRequest, 
 	return kms.ImportVersionRequest{Namespace: q.Namespace, Key: q.Key, Job: q.ImportJob, Wrapped: q.WrappedKey,
 		MakePrimary: q.MakePrimary, Idempotency: q.IdempotencyKey}, nil
 }
+
+// RestoreVaultKey reads a RestoreVaultKeyRequest.
+func RestoreVaultKey(q *pb.RestoreVaultKeyRequest) (kms.RestoreTransitRequest, error) {
+	return kms.RestoreTransitRequest{Namespace: q.Namespace, Key: q.Key, Backup: q.Backup, ValidateOnly: q.ValidateOnly, Idempotency: q.IdempotencyKey}, nil
+}
+
+// BackupVaultKey reads a BackupVaultKeyRequest.
+func BackupVaultKey(q *pb.BackupVaultKeyRequest) (kms.BackupTransitRequest, error) {
+	return kms.BackupTransitRequest{Namespace: q.Namespace, Key: q.Key, HashiCorp: q.Hashicorp}, nil
+}
+
+// VaultBackup writes a BackupVaultKeyResponse.
+func VaultBackup(backup string) *pb.BackupVaultKeyResponse {
+	return &pb.BackupVaultKeyResponse{Backup: backup}
+}
+
+func framing(k kms.Key) pb.Framing {
+	if k.Transit != nil {
+		return pb.Framing_VAULT
+	}
+	return pb.Framing_NATIVE
+}
+
+func vaultKey(t *kms.TransitKey) *pb.VaultKey {
+	if t == nil {
+		return nil
+	}
+	return &pb.VaultKey{Type: t.Type, Derived: t.Derived, ConvergentEncryption: t.Convergent, MinDecryptionVersion: t.MinDecryptionVersion,
+		MinEncryptionVersion: t.MinEncryptionVersion, MinAvailableVersion: t.MinAvailableVersion, DeletionAllowed: t.DeletionAllowed,
+		AllowPlaintextBackup: t.PlaintextBackup, ImportedKey: t.Imported, AllowRotation: t.AllowRotation}
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/keywright/keywright/cmd/keywright/internal/kube"
 	"github.com/keywright/keywright/cmd/keywright/internal/manage"
 	"github.com/keywright/keywright/cmd/keywright/internal/ui"
+	"github.com/keywright/keywright/cmd/keywright/internal/vault"
 )
 
 // tidyUp is how long an interrupted command may take to remove what it left unfinished.
@@ -63,6 +64,7 @@ func rootCommand(app *command.App) *cobra.Command {
 	root := app.Group("keywright", "Use and manage keys of a Keywright server", manage.Commands(app)...)
 	root.AddCommand(data.Commands(app)...)
 	root.AddCommand(kube.Commands(app)...)
+	root.AddCommand(vault.Commands(app)...)
 	root.AddCommand(versionCommand(app), exitCodesTopic(), connectionTopic())
 	root.Long = "Use and manage keys of a Keywright server.\n\nKeys are named NAMESPACE/KEY, or KEY in the default namespace (--namespace or " + command.EnvNamespace + ")."
 	root.SilenceErrors, root.SilenceUsage = true, true

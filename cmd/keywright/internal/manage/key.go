@@ -232,6 +232,8 @@ func keyColumns() []ui.Column[*keywrightv1.Key] {
 		{Title: "purpose", Value: func(k k) string { return k.GetPurpose().String() }},
 		{Title: "algorithm", Value: k.GetAlgorithm},
 		{Title: "protection", Value: func(k k) string { return k.GetProtectionLevel().String() }},
+		{Title: "framing", Detail: true, Value: func(k k) string { return k.GetFraming().String() }},
+		{Title: "Vault type", Detail: true, Value: func(k k) string { return k.GetVault().GetType() }},
 		{Title: "exportable", Detail: true, Value: func(k k) string { return ui.YesNo(k.GetExportable()) }},
 		{Title: "material", Detail: true, Value: func(k k) string { return k.GetOrigin().String() }},
 		{Title: "imported", Detail: true, Value: func(k k) string { return ui.Time(k.GetImportTime()) }},

@@ -58,14 +58,16 @@ func (a app) namespaceCreate() *cobra.Command {
 	var labels command.Pairs
 	var quotas quotaFlags
 	var token string
+	var plaintext bool
 	cmd := &cobra.Command{Use: "create NAMESPACE", Short: "Create a namespace", Args: command.Arguments(1, 1),
 		RunE: a.Run(func(ctx context.Context, c *client.Client, args []string) error {
 			return a.showNamespace(c.CreateNamespace(ctx, &keywrightv1.CreateNamespaceRequest{
-				Namespace: args[0], Labels: labels, Token: token, IdempotencyKey: command.IdempotencyKey(),
+				Namespace: args[0], Labels: labels, Token: token, PlaintextExport: plaintext, IdempotencyKey: command.IdempotencyKey(),
 				Quotas: &keywrightv1.Quotas{MaxKeys: quotas.maxKeys, RequestsPerSecond: quotas.requestsPerSecond}}))
 		})}
 	cmd.Flags().Var(&labels, "label", "a label; repeatable")
 	cmd.Flags().StringVar(&token, "token", "", "the HSM token that it is bound to, as the server's configuration calls it; without it the default one")
+	cmd.Flags().BoolVar(&plaintext, "plaintext-export", false, "let keys of the Vault-compatible API be made exportable in plaintext, for ever")
 	quotas.add(cmd)
 	return cmd
 }
@@ -132,6 +134,7 @@ func namespaceColumns() []ui.Column[*keywrightv1.Namespace] {
 		{Title: "id", Value: ns.GetId},
 		{Title: "state", Value: func(n ns) string { return strings.TrimPrefix(n.GetState().String(), "NAMESPACE_") }},
 		{Title: "HSM token", Detail: true, Value: ns.GetToken},
+		{Title: "plaintext export", Detail: true, Value: func(n ns) string { return ui.YesNo(n.GetPlaintextExport()) }},
 		{Title: "generation", Detail: true, Value: func(n ns) string { return ui.Number(n.GetGeneration()) }},
 		{Title: "rekey", Detail: true, Value: func(n ns) string { return rekeyText(n.GetRekey()) }},
 		{Title: "erased", Detail: true, Value: erasedText},
