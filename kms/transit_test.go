@@ -269,7 +269,7 @@ func TestFramingsDoNotMix(t *testing.T) {
 		"transit verify":      second(in.TransitVerify(ctx, admin(), &TransitVerifyRequest{Namespace: "pay", Key: "native"})),
 		"transit HMAC":        second(in.TransitHMAC(ctx, admin(), &TransitHMACRequest{Namespace: "pay", Key: "native"})),
 		"transit verify HMAC": second(in.TransitVerifyHMAC(ctx, admin(), &TransitVerifyHMACRequest{Namespace: "pay", Key: "native"})),
-		"transit read":        second(in.ReadTransitKey(ctx, admin(), KeyRef{Namespace: "pay", Key: "native"})),
+		"transit read":        second(in.ReadTransitKey(ctx, admin(), ReadTransitRequest{Namespace: "pay", Key: "native"})),
 		"transit configure":   second(in.ConfigureTransitKey(ctx, admin(), ConfigureTransitRequest{Namespace: "pay", Key: "native"})),
 		"transit trim":        second(in.TrimTransitKey(ctx, admin(), TrimTransitRequest{Namespace: "pay", Key: "native", MinAvailableVersion: 1})),
 	} {
@@ -304,7 +304,7 @@ func TestTransitObeysPolicies(t *testing.T) {
 		"verify":      second(in.TransitVerify(t.Context(), one, &TransitVerifyRequest{Namespace: "pay", Key: "card"})),
 		"HMAC":        second(in.TransitHMAC(t.Context(), one, &TransitHMACRequest{Namespace: "pay", Key: "card"})),
 		"verify HMAC": second(in.TransitVerifyHMAC(t.Context(), one, &TransitVerifyHMACRequest{Namespace: "pay", Key: "card"})),
-		"read":        second(in.ReadTransitKey(t.Context(), nobody(), KeyRef{Namespace: "pay", Key: "card"})),
+		"read":        second(in.ReadTransitKey(t.Context(), nobody(), ReadTransitRequest{Namespace: "pay", Key: "card"})),
 		"configure":   second(in.ConfigureTransitKey(t.Context(), one, ConfigureTransitRequest{Namespace: "pay", Key: "card"})),
 		"trim":        second(in.TrimTransitKey(t.Context(), one, TrimTransitRequest{Namespace: "pay", Key: "card", MinAvailableVersion: 1})),
 	} {

@@ -59,7 +59,7 @@ func (s *Service) versionsToExport(ctx context.Context, k *key, q ExportTransitR
 	case q.Latest:
 		return []uint32{k.LatestVersion}, nil
 	case q.Version == 0:
-		versions, err := s.transitVersions(ctx, k)
+		versions, err := s.transitVersions(ctx, k, nil)
 		numbers := make([]uint32, len(versions))
 		for i, v := range versions {
 			numbers[i] = v.Version
@@ -81,7 +81,7 @@ func (s *Service) exportTransitVersion(ctx context.Context, k *key, kind transit
 	}
 	defer material.Wipe()
 	if kind == transit.PublicKey {
-		return s.transitPublicKey(ctx, k, number)
+		return s.transitPublicKey(ctx, k, number, nil)
 	}
 	text, err := transit.Export(k.settings, kind, material)
 	return text, keyringError(err)

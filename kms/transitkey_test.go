@@ -88,7 +88,7 @@ func TestReadTransitKey(t *testing.T) {
 	in.rotate("card")
 	in.rotate("card")
 	read := func() TransitKeyInfo {
-		return must[TransitKeyInfo](t)(in.ReadTransitKey(t.Context(), admin(), KeyRef{Namespace: "pay", Key: "card"}))
+		return must[TransitKeyInfo](t)(in.ReadTransitKey(t.Context(), admin(), ReadTransitRequest{Namespace: "pay", Key: "card"}))
 	}
 	info := read()
 	if len(info.Versions) != 3 || info.Settings.Type.Name() != "ecdsa-p256" || info.Key.LatestVersion != 3 {

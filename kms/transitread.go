@@ -8,11 +8,14 @@ import (
 
 // ReadTransitKey tells what transit's read of a key tells (needs the right to GetKey).
 // Versions are those that can be used: what is disabled or trimmed is left out.
-func (s *Service) ReadTransitKey(ctx context.Context, call Call, q KeyRef) (TransitKeyInfo, error) {
+func (s *Service) ReadTransitKey(ctx context.Context, call Call, q ReadTransitRequest) (TransitKeyInfo, error) {
 	return perform(ctx, s, call, policy.GetKey, q, (*Service).readTransitKey)
 }
 
-func (s *Service) readTransitKey(ctx context.Context, t *trace, q KeyRef) (TransitKeyInfo, error) {
+func (s *Service) readTransitKey(ctx context.Context, t *trace, q ReadTransitRequest) (TransitKeyInfo, error) {
+	if len(q.Context) > MaxAAD {
+		return TransitKeyInfo{}, invalid("context", "has %d bytes, the limit is %d; give a hash of it", len(q.Context), MaxAAD)
+	}
 	k, err := s.admit(ctx, t, policy.GetKey, q.Namespace, q.Key, nil)
 	if err == nil {
 		err = k.framed(FramingVault)
@@ -24,12 +27,12 @@ func (s *Service) readTransitKey(ctx context.Context, t *trace, q KeyRef) (Trans
 	if k.State != KeyActive {
 		return info, nil
 	}
-	info.Versions, err = s.transitVersions(ctx, k)
+	info.Versions, err = s.transitVersions(ctx, k, q.Context)
 	return info, err
 }
 
 // transitVersions describes the versions of an active key that can be used.
-func (s *Service) transitVersions(ctx context.Context, k *key) ([]TransitVersionInfo, error) {
+func (s *Service) transitVersions(ctx context.Context, k *key, derivation []byte) ([]TransitVersionInfo, error) {
 	d, err := s.domainOf(ctx, k.ns)
 	if err != nil {
 		return nil, err
@@ -50,7 +53,7 @@ func (s *Service) transitVersions(ctx context.Context, k *key) ([]TransitVersion
 				continue
 			}
 			described := TransitVersionInfo{Version: v.value.Version, Created: v.value.Created}
-			if described.PublicKey, err = s.transitPublicKey(ctx, k, v.value.Version); err != nil {
+			if described.PublicKey, err = s.transitPublicKey(ctx, k, v.value.Version, derivation); err != nil {
 				return nil, err
 			}
 			versions = append(versions, described)
@@ -61,7 +64,7 @@ func (s *Service) transitVersions(ctx context.Context, k *key) ([]TransitVersion
 }
 
 // transitPublicKey is "" of what has none, for which no version need be opened.
-func (s *Service) transitPublicKey(ctx context.Context, k *key, number uint32) (string, error) {
+func (s *Service) transitPublicKey(ctx context.Context, k *key, number uint32, derivation []byte) (string, error) {
 	if !k.settings.Type.Asymmetric() {
 		return "", nil
 	}
@@ -69,5 +72,6 @@ func (s *Service) transitPublicKey(ctx context.Context, k *key, number uint32) (
 	if err != nil || v.vault == nil { // disabled just now
 		return "", err
 	}
-	return v.vault.PublicKey(), nil
+	public, err := v.vault.PublicKeyFor(derivation)
+	return public, keyringError(err)
 }

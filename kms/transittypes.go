@@ -61,6 +61,13 @@ type TrimTransitRequest struct {
 	Idempotency         string
 }
 
+// ReadTransitRequest asks for a key as transit's read tells it. Context is that for which
+// public keys of a derived key are told; without it they are not.
+type ReadTransitRequest struct {
+	Namespace, Key string
+	Context        []byte
+}
+
 // TransitKeyInfo is what transit's read of a key tells.
 type TransitKeyInfo struct {
 	Key      Key

@@ -110,7 +110,7 @@ func TestTransitDisabledVersion(t *testing.T) {
 	wantCode(t, err, FailedPrecondition, "DISABLED")
 	_, err = in.seal(1)
 	wantCode(t, err, FailedPrecondition, "DISABLED")
-	if info := must[TransitKeyInfo](t)(in.ReadTransitKey(t.Context(), admin(), KeyRef{Namespace: "pay", Key: "card"})); len(info.Versions) != 1 || info.Versions[0].Version != 2 {
+	if info := must[TransitKeyInfo](t)(in.ReadTransitKey(t.Context(), admin(), ReadTransitRequest{Namespace: "pay", Key: "card"})); len(info.Versions) != 1 || info.Versions[0].Version != 2 {
 		t.Errorf("read %+v", info.Versions)
 	}
 	must[KeyVersion](t)(in.EnableVersion(t.Context(), admin(), ref("card", 1)))

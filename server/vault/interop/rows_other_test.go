@@ -31,9 +31,9 @@ var moveRows = []row{
 			if kind.name == "aes128-gcm96" {
 				size = 16
 			}
-			k := c.imported(make([]byte, size), fields{"type": kind.name, "exportable": true})
+			k := c.imported(someKey(size), fields{"type": kind.name, "exportable": true})
 			c.decrypts(k, c.encrypt(k, nil), nil)
-			c.has(c.inside(c.get("export/encryption-key/"+k, nil), "keys"), "1", base64.StdEncoding.EncodeToString(make([]byte, size)))
+			c.has(c.inside(c.get("export/encryption-key/"+k, nil), "keys"), "1", base64.StdEncoding.EncodeToString(someKey(size)))
 		}
 		k := c.imported(ownKey(), fields{"type": "ecdsa-p256"})
 		c.signs(k, "", nil)
@@ -46,33 +46,33 @@ var moveRows = []row{
 	}, nil},
 	{"POST keys/:name/import", "hash_function", same, "", func(c *try) {
 		for name := range oaepHashes {
-			c.put("keys/"+c.fresh()+"/import", fields{"type": "aes256-gcm96", "hash_function": name, "ciphertext": c.wrapped(make([]byte, 32), name)})
+			c.put("keys/"+c.fresh()+"/import", fields{"type": "aes256-gcm96", "hash_function": name, "ciphertext": c.wrapped(someKey(32), name)})
 		}
-		c.refused(put, "keys/"+c.fresh()+"/import", fields{"type": "aes256-gcm96", "hash_function": "MD5", "ciphertext": c.wrapped(make([]byte, 32), "SHA1")})
+		c.refused(put, "keys/"+c.fresh()+"/import", fields{"type": "aes256-gcm96", "hash_function": "MD5", "ciphertext": c.wrapped(someKey(32), "SHA1")})
 	}, nil},
 	{"POST keys/:name/import", "allow_rotation", same, "", func(c *try) {
-		c.refused(put, "keys/"+c.imported(make([]byte, 32), nil)+"/rotate", nil)
-		k := c.imported(make([]byte, 32), fields{"allow_rotation": true})
+		c.refused(put, "keys/"+c.imported(someKey(32), nil)+"/rotate", nil)
+		k := c.imported(someKey(32), fields{"allow_rotation": true})
 		c.has(c.get("keys/"+k, nil), "imported_key_allow_rotation", true)
 		c.put("keys/"+k+"/rotate", nil)
 		c.version(c.encrypt(k, nil), 2)
 	}, nil},
 	{"POST keys/:name/import", "derived, context", same, "", func(c *try) {
-		k := c.imported(make([]byte, 32), fields{"derived": true})
+		k := c.imported(someKey(32), fields{"derived": true})
 		c.decrypts(k, c.encrypt(k, fields{"context": b64("x")}), fields{"context": b64("x")})
 	}, nil},
 	{"POST keys/:name/import", "exportable, allow_plaintext_backup", same, "", func(c *try) {
-		read := c.get("keys/"+c.imported(make([]byte, 32), fields{"exportable": true, "allow_plaintext_backup": true}), nil)
+		read := c.get("keys/"+c.imported(someKey(32), fields{"exportable": true, "allow_plaintext_backup": true}), nil)
 		c.has(read, "exportable", true)
 		c.has(read, "allow_plaintext_backup", true)
 	}, nil},
 	{"POST keys/:name/import", "auto_rotate_period", same, "needs allow_rotation", func(c *try) {
-		read := c.get("keys/"+c.imported(make([]byte, 32), fields{"allow_rotation": true, "auto_rotate_period": "2h"}), nil)
+		read := c.get("keys/"+c.imported(someKey(32), fields{"allow_rotation": true, "auto_rotate_period": "2h"}), nil)
 		c.has(read, "auto_rotate_period", 7200)
-		c.refused(put, "keys/"+c.fresh()+"/import", fields{"auto_rotate_period": "2h", "ciphertext": c.wrapped(make([]byte, 32), "SHA256")})
+		c.refused(put, "keys/"+c.fresh()+"/import", fields{"auto_rotate_period": "2h", "ciphertext": c.wrapped(someKey(32), "SHA256")})
 	}, nil},
 	{"POST keys/:name/import", "of a key that exists", same, "refused", func(c *try) {
-		c.refused(put, "keys/"+c.key(nil)+"/import", fields{"ciphertext": c.wrapped(make([]byte, 32), "SHA256")})
+		c.refused(put, "keys/"+c.key(nil)+"/import", fields{"ciphertext": c.wrapped(someKey(32), "SHA256")})
 	}, nil},
 	{"POST keys/:name/import", "public_key", missing, "keys without their private part are none of Keywright's; verify elsewhere", func(c *try) {
 		c.put("keys/"+c.fresh()+"/import", fields{"type": "ecdsa-p256", "public_key": ownPublicKey()})
@@ -80,18 +80,18 @@ var moveRows = []row{
 		c.refused(put, "keys/"+c.fresh()+"/import", fields{"type": "ecdsa-p256", "public_key": ownPublicKey()})
 	}},
 	{"POST keys/:name/import_version", "ciphertext", same, "", func(c *try) {
-		k := c.imported(make([]byte, 32), nil)
+		k := c.imported(someKey(32), nil)
 		was := c.encrypt(k, nil)
-		c.put("keys/"+k+"/import_version", fields{"ciphertext": c.wrapped([]byte(strings.Repeat("k", 32)), "SHA256")})
+		c.put("keys/"+k+"/import_version", fields{"ciphertext": c.wrapped(someKey(32), "SHA256")})
 		c.version(c.encrypt(k, nil), 2)
 		c.decrypts(k, was, nil)
 	}, nil},
 	{"POST keys/:name/import_version", "hash_function", same, "", func(c *try) {
-		k := c.imported(make([]byte, 32), nil)
-		c.put("keys/"+k+"/import_version", fields{"hash_function": "SHA512", "ciphertext": c.wrapped(make([]byte, 32), "SHA512")})
+		k := c.imported(someKey(32), nil)
+		c.put("keys/"+k+"/import_version", fields{"hash_function": "SHA512", "ciphertext": c.wrapped(someKey(32), "SHA512")})
 	}, nil},
 	{"POST keys/:name/import_version", "of a key that was made here", same, "refused", func(c *try) {
-		c.refused(put, "keys/"+c.key(nil)+"/import_version", fields{"ciphertext": c.wrapped(make([]byte, 32), "SHA256")})
+		c.refused(put, "keys/"+c.key(nil)+"/import_version", fields{"ciphertext": c.wrapped(someKey(32), "SHA256")})
 	}, nil},
 	{"POST keys/:name/import_version", "public_key, version", missing, "as of import", func(c *try) {
 		k := c.fresh()

@@ -94,7 +94,7 @@ func TestAuditHasNoSecrets(t *testing.T) {
 	}
 	var log strings.Builder
 	for _, file := range files {
-		if !file.IsDir() {
+		if !file.IsDir() && !strings.HasSuffix(file.Name(), ".new") { // which is about to get its name
 			log.WriteString(s.read("data/audit/" + file.Name()))
 		}
 	}

@@ -138,3 +138,12 @@ func (c *try) size(of string, want int) {
 		c.Fatalf("%q has %d bytes instead of %d, %v", of, len(raw), want, err)
 	}
 }
+
+// someKey is key material that is no pattern, which Keywright would refuse.
+func someKey(size int) []byte {
+	key := make([]byte, size)
+	for i := range key {
+		key[i] = byte(7*i + 1)
+	}
+	return key
+}

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -48,14 +50,52 @@ func (e *Engine) listKeys(ctx context.Context, q *Query) (*wire.Answer, error) {
 			break
 		}
 	}
+	names, err := paged(names, q.Values)
+	if err != nil {
+		return nil, err
+	}
 	if len(names) == 0 {
 		return nil, &kms.Error{Code: kms.NotFound, Reason: keyNotFound}
 	}
 	return &wire.Answer{Data: map[string]any{"keys": names}}, nil
 }
 
+// paged is the part of a sorted list that the query's after and limit ask for.
+func paged(names []string, query url.Values) ([]string, error) {
+	from, _ := slices.BinarySearchFunc(names, query.Get("after"), func(name, after string) int {
+		if name <= after {
+			return -1
+		}
+		return 1
+	})
+	if query.Get("after") != "" {
+		names = names[from:]
+	}
+	if text := query.Get("limit"); text != "" {
+		limit, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, wire.Invalid("limit", "must be a whole number")
+		}
+		if limit > 0 {
+			names = names[:min(limit, len(names))]
+		}
+	}
+	return names, nil
+}
+
 func (e *Engine) readKey(ctx context.Context, q *Query) (*wire.Answer, error) {
-	info, err := e.service.ReadTransitKey(ctx, q.Call, q.ref())
+	var derivation []byte
+	if text := q.Values.Get("context"); text != "" {
+		var err error
+		if derivation, err = wire.Base64("context", []byte(text)); err != nil {
+			return nil, err
+		}
+	}
+	return e.read(ctx, q, derivation)
+}
+
+func (e *Engine) read(ctx context.Context, q *Query, derivation []byte) (*wire.Answer, error) {
+	info, err := e.service.ReadTransitKey(ctx, q.Call, kms.ReadTransitRequest{Namespace: q.Namespace, Key: q.key(), Context: derivation})
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +179,7 @@ func (e *Engine) createKey(ctx context.Context, q *Query) (*wire.Answer, error) 
 // changed tells a key after a change. Who may change it but not read it learns nothing
 // more than that it was changed.
 func (e *Engine) changed(ctx context.Context, q *Query) (*wire.Answer, error) {
-	answer, err := e.readKey(ctx, q)
+	answer, err := e.read(ctx, q, nil)
 	if kms.CodeOf(err) == kms.PermissionDenied {
 		return &wire.Answer{}, nil
 	}
