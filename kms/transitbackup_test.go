@@ -211,3 +211,28 @@ func TestRestoreValidatesOnly(t *testing.T) {
 	_, err = in.restored(q)
 	wantCode(t, err, AlreadyExists)
 }
+
+// A backup of what was restored is what was restored, to the byte.
+func TestBackupOfARestoredKey(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t)
+	must[Namespace](t)(in.CreateNamespace(t.Context(), admin(), CreateNamespaceRequest{Namespace: "backed", PlaintextExport: true}))
+	for _, name := range []string{"aes256-gcm96", "trimmed aes256-gcm96", "convergent aes128-gcm96", "ecdsa-p256", "ed25519", "rsa-2048", "hmac of 512 bytes"} {
+		for _, hashiCorp := range []bool{false, true} {
+			b := must[*transit.Backup](t)(transit.ParseBackup(transitBackup(t, name)))
+			b.Exportable, b.PlaintextBackup, b.HashiCorp = true, true, hashiCorp
+			b.Name = strings.ReplaceAll(name, " ", "-") + map[bool]string{true: ".vault"}[hashiCorp]
+			text := must[string](t)(b.Encode())
+			k := must[Key](t)(in.restored(RestoreTransitRequest{Namespace: "backed", Backup: text}))
+			if k.Name != b.Name {
+				t.Errorf("restored as %s", k.Name)
+			}
+			if again := must[string](t)(in.BackupTransitKey(t.Context(), admin(), BackupTransitRequest{Namespace: "backed", Key: k.Name, HashiCorp: hashiCorp})); again != text {
+				t.Errorf("%s: the backup is another", k.Name)
+			}
+		}
+	}
+	must[KeyVersion](t)(in.DisableVersion(t.Context(), admin(), VersionRef{Namespace: "backed", Key: "aes256-gcm96", Version: 1}))
+	_, err := in.BackupTransitKey(t.Context(), admin(), BackupTransitRequest{Namespace: "backed", Key: "aes256-gcm96"})
+	wantCode(t, err, FailedPrecondition, "version 1 is DISABLED")
+}

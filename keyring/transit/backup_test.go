@@ -3,11 +3,14 @@ package transit
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keywright/keywright/keyring"
 )
 
 // newBackup makes a key with its versions from available to 3.
@@ -247,6 +250,21 @@ func TestEncodeTwice(t *testing.T) {
 		b := newBackup(t, s, 0)
 		if first, second := must[string](t)(b.Encode()), must[string](t)(b.Encode()); first != second {
 			t.Errorf("%s: twice differs", s)
+		}
+	}
+}
+
+func TestCountBackup(t *testing.T) {
+	eachGolden(t, func(t *testing.T, c goldenCase, b *Backup) {
+		if n := must[int](t)(CountBackup(c.Backup)); n != len(b.Versions) {
+			t.Errorf("counted %d versions of %d", n, len(b.Versions))
+		}
+	})
+	for _, text := range []string{"", "!", "e30=", "W10="} {
+		_, err := CountBackup(text)
+		var e *keyring.InputError
+		if !errors.As(err, &e) || e.Field != "backup" {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }
