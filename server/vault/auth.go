@@ -187,6 +187,10 @@ func (h *Handler) createToken(ctx context.Context, q *systemQuery) (*wire.Answer
 			create.TTL = kms.DefaultTokenTTL
 		}
 		create.RenewableFor = max(create.RenewableFor, create.TTL)
+		if end := q.call.Caller.Token.End; !end.IsZero() { // what a token makes ends no later than it does
+			most := end.Sub(h.clock()).Truncate(time.Second) - time.Second
+			create.RenewableFor, create.TTL = min(create.RenewableFor, most), min(create.TTL, most)
+		}
 	}
 	made, err := h.service.CreateToken(ctx, q.call, create)
 	if err != nil {
