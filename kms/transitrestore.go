@@ -57,7 +57,7 @@ func (s *Service) readBackup(q RestoreTransitRequest) (*restoring, error) {
 	case err != nil:
 		return r, keyringError(err)
 	case n > MaxRestoredVersions:
-		return r, invalid("backup", "has %d versions, the limit is %d; trim the oldest %d where it comes from (min_available_version), and back it up again", n, MaxRestoredVersions, n-MaxRestoredVersions)
+		return r, invalid("backup", "has %d versions, the limit is %d; where it comes from, rewrap what the oldest %d encrypted, trim them (min_available_version), and back it up again", n, MaxRestoredVersions, n-MaxRestoredVersions)
 	}
 	backup, err := transit.ParseBackup(q.Backup)
 	if err != nil {
