@@ -163,7 +163,7 @@ func TestRestoreIsRefusedByLimits(t *testing.T) {
 		"rotated, but not to be": {RestoreTransitRequest{Key: "new", Backup: changedBackup(t, good, func(p map[string]any) {
 			p["auto_rotate_period"], p["Imported"] = int64(time.Hour), true
 		})}, InvalidArgument, "imported key that may not be rotated"},
-		"too many versions": {RestoreTransitRequest{Key: "new", Backup: manyVersions(t, good, MaxRestoredVersions+1)}, InvalidArgument, "has 61 versions, the limit is 60; trim the oldest 1 "},
+		"too many versions": {RestoreTransitRequest{Key: "new", Backup: manyVersions(t, good, MaxRestoredVersions+1)}, InvalidArgument, "has 61 versions, the limit is 60; where it comes from, rewrap what the oldest 1 encrypted"},
 	} {
 		_, err := in.restored(c.q)
 		t.Run(name, func(t *testing.T) { wantCode(t, err, c.code, c.part) })
