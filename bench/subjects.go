@@ -48,6 +48,9 @@ func (b *bench) subjects() []subject {
 		b.against("gRPC Encrypt 32 B", 0.90, b.grpc, encrypt, plain),
 		b.against("gRPC Decrypt 32 B", 0.90, b.grpc, decrypt, plain),
 		b.against("REST encrypt 32 B", 0.85, b.rest, encrypt, plain),
+		b.against("Vault encrypt 32 B", 0.80, b.vault, encrypt, plain),
+		{name: "Vault encrypt, batch of 100 × 32 B, to the bare cipher", unit: itemsPerSecond, goal: atLeast(0.5 / 2.9), predict: first,
+			probe: b.vault(batch, plain, false), floors: probes(bare(floor.Seal("AES_256_GCM", payload), cores))},
 		{name: "gRPC Batch of 100 × 32 B, to unary Encrypt", unit: itemsPerSecond, goal: atLeast(20), predict: first,
 			probe: b.grpc(batch, plain, false), floors: probes(b.grpc(encrypt, plain, false))},
 		{name: "gRPC Batch of 100 × 32 B, to the bare cipher", unit: itemsPerSecond, goal: atLeast(1.0 / 2.9), predict: first,
@@ -180,6 +183,29 @@ func (b *bench) rest(w load.Work, mode rig.Mode, noop bool) maker {
 			return nil, err
 		}
 		pool, err := load.REST(ctx, s.Target, w, callers)
+		return newCalls(pool, err, s.pid, w)
+	}
+}
+
+// vault is an operation over the Vault-compatible API beside the no-op HTTP server.
+func (b *bench) vault(w load.Work, mode rig.Mode, noop bool) maker {
+	if noop {
+		return b.rest(w, mode, true)
+	}
+	return func(ctx context.Context) (probe, error) {
+		s, err := b.side(ctx, mode, false, (*rig.Server).AddrVault, nil)
+		if err != nil {
+			return nil, err
+		}
+		running, err := b.rig.Serve(ctx, mode)
+		if err == nil {
+			err = b.rig.MakeTransitKey(ctx, running)
+		}
+		if err != nil {
+			return nil, err
+		}
+		w.Key = rig.TransitKey
+		pool, err := load.Vault(ctx, s.Target, w, callers)
 		return newCalls(pool, err, s.pid, w)
 	}
 }

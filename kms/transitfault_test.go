@@ -26,6 +26,9 @@ var transitMutations = []mutation{
 	{name: "trim", do: func(in *scene, i string) error {
 		return second(in.TrimTransitKey(in.t.Context(), admin(), TrimTransitRequest{Namespace: "pay", Key: "vault", MinAvailableVersion: 3, Idempotency: i}))
 	}},
+	{name: "restore backup", do: func(in *scene, i string) error {
+		return second(in.restored(RestoreTransitRequest{Key: "restored", Backup: transitBackup(in.t, "aes256-gcm96"), Idempotency: i}))
+	}},
 	{name: "rotate key of VAULT framing", do: func(in *scene, i string) error {
 		return second(in.RotateKey(in.t.Context(), admin(), KeyRef{Namespace: "pay", Key: "vault", Idempotency: i}))
 	}},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keywright/keywright/keyring/transit"
 	"github.com/keywright/keywright/kms/policy"
+	"github.com/keywright/keywright/kms/store"
 )
 
 // restoring is a restore under way.
@@ -20,8 +21,11 @@ type restoring struct {
 }
 
 // MaxRestoredVersions is how many versions a backup may have that is restored: a key
-// becomes visible with all of them, in one transaction. Of RSA keys fewer fit into it.
-const MaxRestoredVersions = 1000
+// becomes visible with all of them, in one transaction, which takes two records of each
+// beside those of the key and of the change.
+const MaxRestoredVersions = (store.MaxTxnChanges - restoreRecords) / 2
+
+const restoreRecords = 8
 
 // RestoreTransitKey makes a key of a backup that Vault, OpenBao or BackupTransitKey made
 // (needs the right to ImportKey). Names, versions, their times and settings are kept;
@@ -37,7 +41,8 @@ func (s *Service) RestoreTransitKey(ctx context.Context, call Call, q RestoreTra
 	return mutate(ctx, s, call, c, func(ctx context.Context, t *trace, tx *transaction) (Key, error) {
 		k, err := s.planTransitRestore(ctx, tx, r)
 		if err == nil && q.ValidateOnly {
-			*tx = transaction{details: map[string]string{"validate_only": "true"}}
+			*tx = transaction{details: tx.details}
+			tx.detail("validate_only", "true")
 		}
 		return k, err
 	})
@@ -46,6 +51,14 @@ func (s *Service) RestoreTransitKey(ctx context.Context, call Call, q RestoreTra
 // readBackup reads what is to be restored. The backup of the result is never nil.
 func (s *Service) readBackup(q RestoreTransitRequest) (*restoring, error) {
 	r := &restoring{backup: &transit.Backup{}, create: CreateKeyRequest{Namespace: q.Namespace, Key: q.Key, Protection: Software}, id: newID(), time: s.now().UTC()}
+	// Before the caller is known to be permitted, so that policies see what the key is:
+	// how much there is to read is bounded first.
+	switch n, err := transit.CountBackup(q.Backup); {
+	case err != nil:
+		return r, keyringError(err)
+	case n > MaxRestoredVersions:
+		return r, invalid("backup", "has %d versions, the limit is %d; where it comes from, rewrap what the oldest %d encrypted, trim them (min_available_version), and back it up again", n, MaxRestoredVersions, n-MaxRestoredVersions)
+	}
 	backup, err := transit.ParseBackup(q.Backup)
 	if err != nil {
 		return r, keyringError(err)
@@ -58,8 +71,11 @@ func (s *Service) readBackup(q RestoreTransitRequest) (*restoring, error) {
 	r.create.Exportable, r.create.Rotation = b.Exportable, Rotation{Period: b.AutoRotatePeriod}
 	r.create.Transit = &TransitOptions{Type: b.Settings.Type.Name(), Derived: b.Settings.Derived, Convergent: b.Settings.Convergent,
 		KeySize: b.Settings.KeySize, PlaintextBackup: b.PlaintextBackup}
-	if n := len(b.Versions); n > MaxRestoredVersions {
-		return r, invalid("backup", "has %d versions, the limit is %d; trim the oldest where it comes from, and back it up again", n, MaxRestoredVersions)
+	switch {
+	case q.Key == "" && checkName("key", b.Name) != nil:
+		return r, invalid("key", "is needed: the backup's own name, %q, is none that a key can have here; use letters, digits, '.', '_' and '-'", clip(b.Name))
+	case b.Imported && !b.AllowRotation && b.AutoRotatePeriod != 0:
+		return r, invalid("backup", "has an auto_rotate_period, and is of an imported key that may not be rotated; set that to 0 where it comes from, and back it up again")
 	}
 	if _, err := s.checkCreate(r.create); err != nil {
 		return r, firstError(err)
@@ -129,14 +145,10 @@ func (s *Service) putRestored(ctx context.Context, tx *transaction, ns *namespac
 	if err != nil {
 		return err
 	}
-	size := 0
 	for number, v := range r.backup.Versions {
 		sealed, err := d.Seal(materialPlace(ns.ID, k.ID, number, k.Algorithm), v.Material.Bytes())
 		if err != nil {
 			return sealError(err)
-		}
-		if size += len(sealed)*4/3 + restoredOverhead; size > maxRestored {
-			return invalid("backup", "has %d versions, too many of this type for one change; trim the oldest where it comes from, and back it up again", len(r.backup.Versions))
 		}
 		tx.put(d, pathVersion(ns.ID, k.ID, number), 0,
 			versionRecord{Version: number, State: Enabled, Created: v.Created.UTC(), Imported: r.time, Material: sealed})
@@ -144,9 +156,3 @@ func (s *Service) putRestored(ctx context.Context, tx *transaction, ns *namespac
 	}
 	return nil
 }
-
-// What fits into a transaction (store.MaxTxnBytes), with room for the key's own records.
-const (
-	maxRestored      = 900 << 10
-	restoredOverhead = 420 // of a version's two records, beside its material
-)

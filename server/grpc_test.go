@@ -63,6 +63,7 @@ func TestEveryMethod(t *testing.T) {
 		{"namespaces", callNamespaces}, {"keys", callKeys}, {"encryption", callEncryption}, {"signing", callSigning},
 		{"macs", callMACs}, {"asymmetric", callAsymmetric}, {"batch", callBatch}, {"pipeline", callPipeline},
 		{"policies", callPolicies}, {"tokens", callTokens}, {"system", callSystem}, {"audit", callAudit}, {"roots", callRoots}, {"imports", callImports},
+		{"vault", callVault},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(t, c) }) {
 			return

@@ -55,6 +55,7 @@ func TestEveryRoute(t *testing.T) {
 	r.askHot()
 	r.askAsymmetric()
 	r.askImports()
+	r.askVault()
 	r.ask("DELETE", key, "")
 	r.ask("POST", ns+"/deletedKeys/{keyId}:restore", "{}")
 	for _, prefix := range []string{"/v1", ns} {

@@ -40,23 +40,56 @@ const MaxBackup = 32 << 20
 // Errors: *keyring.InputError for field "backup"; keyring.ErrNotFIPS.
 // What transit could hold but this package cannot serve is refused and named.
 func ParseBackup(text string) (*Backup, error) {
-	if len(text) > MaxBackup {
-		return nil, refuseBackup("has %d bytes, at most %d are read; trim the key's oldest versions first", len(text), MaxBackup)
-	}
-	raw, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		return nil, refuseBackup("is not base64; send it as transit's backup returned it")
-	}
-	defer clear(raw)
 	var data keyData
-	if err := json.Unmarshal(raw, &data); err != nil || data.Policy == nil {
-		return nil, refuseBackup("is not a backup of a transit key; send it as transit's backup returned it")
-	}
 	defer data.wipe()
+	if err := decodeBackup(text, &data); err != nil {
+		return nil, err
+	}
+	if data.Policy == nil {
+		return nil, errNoBackup()
+	}
 	if err := data.Policy.check(); err != nil {
 		return nil, err
 	}
 	return data.parse()
+}
+
+// CountBackup tells how many versions a backup has, for little: it looks at no key.
+// Error: *keyring.InputError for field "backup".
+func CountBackup(text string) (versions int, err error) {
+	var data struct {
+		Policy *struct {
+			Latest    uint32 `json:"latest_version"`
+			Available uint32 `json:"min_available_version"`
+		} `json:"policy"`
+	}
+	if err := decodeBackup(text, &data); err != nil {
+		return 0, err
+	}
+	if data.Policy == nil {
+		return 0, errNoBackup()
+	}
+	return max(int(data.Policy.Latest)-int(max(data.Policy.Available, 1))+1, 0), nil
+}
+
+// decodeBackup reads the JSON of a backup.
+func decodeBackup(text string, into any) error {
+	if len(text) > MaxBackup {
+		return refuseBackup("has %d bytes, at most %d are read; trim the key's oldest versions first", len(text), MaxBackup)
+	}
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return refuseBackup("is not base64; send it as transit's backup returned it")
+	}
+	defer clear(raw)
+	if json.Unmarshal(raw, into) != nil {
+		return errNoBackup()
+	}
+	return nil
+}
+
+func errNoBackup() error {
+	return refuseBackup("is not a backup of a transit key; send it as transit's backup returned it")
 }
 
 func refuseBackup(format string, args ...any) error { return input("backup", format, args...) }

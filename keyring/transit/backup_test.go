@@ -3,11 +3,14 @@ package transit
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keywright/keywright/keyring"
 )
 
 // newBackup makes a key with its versions from available to 3.
@@ -55,7 +58,7 @@ func TestBackupRoundTrips(t *testing.T) {
 func TestPolicyBeforeArchive(t *testing.T) {
 	b := newBackup(t, Settings{Type: typeOf(t, "aes256-gcm96")}, 0)
 	b.MinDecryptionVersion = 2
-	d := decodeBackup(t, must[string](t)(b.Encode()))
+	d := readKeyData(t, must[string](t)(b.Encode()))
 	d.Archive.Keys[3].Key = make([]byte, 5)
 	again := must[*Backup](t)(ParseBackup(encodeJSON(t, d)))
 	if describe(again) != describe(b) {
@@ -71,7 +74,7 @@ func TestPolicyBeforeArchive(t *testing.T) {
 // Backups that lack what newer transits write in them.
 func TestOldBackups(t *testing.T) {
 	s := Settings{Type: typeOf(t, "hmac"), KeySize: 64}
-	d := decodeBackup(t, must[string](t)(newBackup(t, s, 0).Encode()))
+	d := readKeyData(t, must[string](t)(newBackup(t, s, 0).Encode()))
 	d.Policy.SoftDeleted = nil
 	for number, hashicorp := range map[int]bool{10: false, 11: true} {
 		for _, size := range []int{0, 64} {
@@ -83,7 +86,7 @@ func TestOldBackups(t *testing.T) {
 		}
 	}
 	if aes := typeOf(t, "xchacha20-poly1305"); (Settings{Type: aes}).usable() == nil {
-		d = decodeBackup(t, must[string](t)(newBackup(t, Settings{Type: aes}, 0).Encode()))
+		d = readKeyData(t, must[string](t)(newBackup(t, Settings{Type: aes}, 0).Encode()))
 		d.Policy.SoftDeleted = nil
 		if b, err := ParseBackup(encodeJSON(t, d)); err != nil || b.Settings.Type != aes || b.HashiCorp {
 			t.Errorf("xchacha: %+v, %v", b, err)
@@ -92,7 +95,7 @@ func TestOldBackups(t *testing.T) {
 }
 
 func TestOldVersionsInBackups(t *testing.T) {
-	d := decodeBackup(t, must[string](t)(newBackup(t, Settings{Type: typeOf(t, "aes256-gcm96")}, 0).Encode()))
+	d := readKeyData(t, must[string](t)(newBackup(t, Settings{Type: typeOf(t, "aes256-gcm96")}, 0).Encode()))
 	e := d.Policy.Keys["2"]
 	e.HMACKey, e.Time, e.CreationTime = nil, time.Time{}, 1600000000
 	d.Policy.Keys["2"] = e
@@ -171,7 +174,7 @@ func TestRefusedBackups(t *testing.T) {
 		if good[x.typ] == "" {
 			good[x.typ] = must[string](t)(newBackup(t, Settings{Type: typeOf(t, x.typ)}, 0).Encode())
 		}
-		d := decodeBackup(t, good[x.typ])
+		d := readKeyData(t, good[x.typ])
 		x.spoil(d)
 		_, err := ParseBackup(encodeJSON(t, d))
 		wantInput(t, x.typ+": "+x.word, err, "backup")
@@ -207,7 +210,7 @@ func TestConvergentVersionsInBackups(t *testing.T) {
 		entry, policy int
 		want          scheme
 	}{{3, -1, 3}, {3, 1, 3}, {0, 2, 2}, {0, 1, 1}, {0, 0, 1}, {2, -1, 2}, {0, -1, 0}, {4, -1, 0}, {-1, 1, 0}, {0, 4, 0}} {
-		d := decodeBackup(t, good)
+		d := readKeyData(t, good)
 		version("2", func(e *keyEntry) { e.ConvergentVersion = x.entry })(d)
 		d.Policy.ConvergentVersion = x.policy
 		b, err := ParseBackup(encodeJSON(t, d))
@@ -247,6 +250,21 @@ func TestEncodeTwice(t *testing.T) {
 		b := newBackup(t, s, 0)
 		if first, second := must[string](t)(b.Encode()), must[string](t)(b.Encode()); first != second {
 			t.Errorf("%s: twice differs", s)
+		}
+	}
+}
+
+func TestCountBackup(t *testing.T) {
+	eachGolden(t, func(t *testing.T, c goldenCase, b *Backup) {
+		if n := must[int](t)(CountBackup(c.Backup)); n != len(b.Versions) {
+			t.Errorf("counted %d versions of %d", n, len(b.Versions))
+		}
+	})
+	for _, text := range []string{"", "!", "e30=", "W10="} {
+		_, err := CountBackup(text)
+		var e *keyring.InputError
+		if !errors.As(err, &e) || e.Field != "backup" {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }

@@ -137,8 +137,10 @@ func (d *keyData) entry(n uint32) (keyEntry, bool) {
 
 // wipe forgets the keys that are bytes; those that are numbers are left to the collector.
 func (d *keyData) wipe() {
-	for _, e := range d.Policy.Keys {
-		e.wipe()
+	if d.Policy != nil {
+		for _, e := range d.Policy.Keys {
+			e.wipe()
+		}
 	}
 	if d.Archive != nil {
 		for _, e := range d.Archive.Keys {

@@ -17,7 +17,7 @@ import (
 func TestExports(t *testing.T) {
 	eachGolden(t, func(t *testing.T, c goldenCase, b *Backup) {
 		s, n := b.Settings, b.LatestVersion
-		e, _ := decodeBackup(t, c.Backup).entry(n)
+		e, _ := readKeyData(t, c.Backup).entry(n)
 		for _, kind := range []ExportKind{EncryptionKey, SigningKey, HMACKey, PublicKey, "key"} {
 			got, err := Export(s, kind, b.Versions[n].Material)
 			switch {
@@ -78,7 +78,7 @@ func wantPEM[K any](t *testing.T, text, kind string, parse func([]byte) (K, erro
 // What a read of the key shows is the engine's text.
 func TestPublicKeys(t *testing.T) {
 	eachGolden(t, func(t *testing.T, c goldenCase, b *Backup) {
-		e, _ := decodeBackup(t, c.Backup).entry(b.LatestVersion)
+		e, _ := readKeyData(t, c.Backup).entry(b.LatestVersion)
 		want := e.PublicKey
 		if b.Settings.Derived {
 			want = ""

@@ -81,7 +81,7 @@ func eachGolden(t *testing.T, test func(t *testing.T, c goldenCase, b *Backup)) 
 
 func settingsOf(t testing.TB, backup string) Settings {
 	t.Helper()
-	d := decodeBackup(t, backup)
+	d := readKeyData(t, backup)
 	s, _, err := d.settings()
 	if !errors.Is(err, keyring.ErrNotFIPS) {
 		t.Fatal(err)
@@ -199,7 +199,7 @@ func TestGoldenBackups(t *testing.T) {
 		if got, want := describe(again), describe(b); got != want {
 			t.Errorf("read again:\n%s\ninstead of\n%s", got, want)
 		}
-		theirs, ours := decodeBackup(t, c.Backup), decodeBackup(t, text)
+		theirs, ours := readKeyData(t, c.Backup), readKeyData(t, text)
 		if got, want := keysOf(t, ours), keysOf(t, theirs); got != want {
 			t.Errorf("keys:\n%s\ninstead of\n%s", got, want)
 		}

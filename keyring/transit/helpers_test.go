@@ -88,7 +88,7 @@ func params(s Settings) Params {
 	return Params{}
 }
 
-func decodeBackup(t testing.TB, text string) *keyData {
+func readKeyData(t testing.TB, text string) *keyData {
 	t.Helper()
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {

@@ -3,6 +3,7 @@ package rig
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"time"
 
@@ -47,7 +48,7 @@ func (r *Rig) furnish(ctx context.Context, addr string) (load.Token, error) {
 func putPolicies(ctx context.Context, client pb.PoliciesClient) error {
 	put := func(name, principal string) error {
 		_, err := client.PutPolicy(ctx, &pb.PutPolicyRequest{Name: name, Text: fmt.Sprintf(
-			`permit (principal == Token::%q, action in [Action::"encrypter", Action::"decrypter", Action::"signer"], resource in Namespace::%q);`,
+			`permit (principal == Token::%q, action in [Action::"encrypter", Action::"decrypter", Action::"signer", Action::"CreateKey"], resource in Namespace::%q);`,
 			principal, Namespace)})
 		return err
 	}
@@ -58,4 +59,23 @@ func putPolicies(ctx context.Context, client pb.PoliciesClient) error {
 		}
 	}
 	return put(principal, principal)
+}
+
+// MakeTransitKey makes TransitKey, which only the Vault-compatible API can, if there is
+// none. The server must be one without TLS.
+func (r *Rig) MakeTransitKey(ctx context.Context, s *Server) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPut, fmt.Sprintf("http://%s/v1/%s/keys/%s", s.AddrVault(), Namespace, TransitKey), nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("X-Vault-Token", string(r.token))
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close() //nolint:errcheck // only its status counts
+	if answer.StatusCode >= http.StatusMultipleChoices {
+		return fmt.Errorf("make a key of transit: %s", answer.Status)
+	}
+	return nil
 }

@@ -23,11 +23,11 @@ const (
 
 // Server is a keywrightd process that is ready.
 type Server struct {
-	grpc, rest string // host:port
-	Mode       Mode
-	PID        int
-	cmd        *exec.Cmd
-	cancel     context.CancelFunc
+	grpc, rest, vault string // host:port; vault is of Serve only
+	Mode              Mode
+	PID               int
+	cmd               *exec.Cmd
+	cancel            context.CancelFunc
 }
 
 // AddrGRPC is where gRPC is served.
@@ -35,6 +35,9 @@ func (s *Server) AddrGRPC() string { return s.grpc }
 
 // AddrREST is where REST is served.
 func (s *Server) AddrREST() string { return s.rest }
+
+// AddrVault is where the Vault-compatible API is served.
+func (s *Server) AddrVault() string { return s.vault }
 
 func build(ctx context.Context, path string) error {
 	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/keywrightd").CombinedOutput() //nolint:gosec // path is the caller's folder
@@ -86,11 +89,11 @@ var errNotReady = errors.New("it did not become ready")
 func (s *Server) awaitReady(output io.Reader) error {
 	late := time.AfterFunc(startTime, s.cancel)
 	defer late.Stop()
-	ready := regexp.MustCompile(`is ready: grpc (\S+), rest (\S+), metrics`)
+	ready := regexp.MustCompile(`is ready: grpc (\S+), rest (\S+), metrics \S+?(?:, vault (\S+))?$`)
 	lines := bufio.NewScanner(output)
 	for lines.Scan() {
 		if m := ready.FindStringSubmatch(lines.Text()); m != nil {
-			s.grpc, s.rest = m[1], m[2]
+			s.grpc, s.rest, s.vault = m[1], m[2], m[3]
 			return nil
 		}
 	}

@@ -23,6 +23,7 @@ const (
 	SealingKey = "sealing" // XAES_256_GCM
 	SigningKey = "signing" // ECDSA_P256_SHA256
 	Ed25519Key = "ed25519" // ED25519
+	TransitKey = "transit" // aes256-gcm96, for the Vault-compatible API; see MakeTransitKey
 	principal  = "load"
 )
 
@@ -116,6 +117,7 @@ func (r *Rig) configure(mode Mode) (string, error) {
 	text := fmt.Sprintf(`data_dir: %q
 hsm: {module: %q, token_label: keywright-dev, pin: {file: %q}}
 listen: {grpc: "127.0.0.1:0", rest: "127.0.0.1:0", metrics: "127.0.0.1:0"}
+vault: {address: "127.0.0.1:0"}
 tls: {plaintext: %t}
 `, r.data(), module, filepath.Join(r.data(), "token", "pin"), mode.Plaintext)
 	if mode.Fsync {

@@ -105,7 +105,7 @@ var keyRows = append(typeRows(), []row{
 		c.has(c.get("keys/"+c.key(fields{"auto_rotate_period": 7200}), nil), "auto_rotate_period", 7200)
 		c.refused(put, "keys/"+c.fresh(), fields{"auto_rotate_period": -1})
 	}, nil},
-	{"POST keys/:name", "auto_rotate_period, under an hour", better, "taken, where OpenBao refuses", func(c *try) {
+	{"POST keys/:name", "auto_rotate_period, under an hour", better, "refused as there, but taken in development mode, to try rotation out", func(c *try) {
 		c.refused(put, "keys/"+c.fresh(), fields{"auto_rotate_period": "30m"})
 	}, func(c *try) {
 		c.has(c.get("keys/"+c.key(fields{"auto_rotate_period": "30m"}), nil), "auto_rotate_period", 1800)

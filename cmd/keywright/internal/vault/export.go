@@ -2,13 +2,15 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keywright/keywright/cmd/keywright/internal/client"
 	"github.com/keywright/keywright/cmd/keywright/internal/command"
-	"github.com/keywright/keywright/cmd/keywright/internal/ui"
 	keywrightv1 "github.com/keywright/keywright/proto/keywright/v1"
 )
 
@@ -32,7 +34,7 @@ func (a app) exportVault() *cobra.Command {
 	cmd := &cobra.Command{Use: "vault NAMESPACE/KEY", Short: "Take a key to a transit engine of OpenBao or HashiCorp Vault", Long: exportHelp,
 		Args: command.Arguments(1, 1), RunE: a.RunKey(e.run)}
 	flags := cmd.Flags()
-	flags.StringVar(&e.out, "out", "", "file to write the backup to, mode 0600")
+	flags.StringVar(&e.out, "out", "", "file to write the backup to, mode 0600; it must not exist")
 	flags.StringVar(&e.name, "name", "", "name of the key on the other server, if another")
 	flags.StringVar(&e.dialect, "dialect", "openbao", "openbao or vault: which of them will read it")
 	e.remote.add(cmd)
@@ -44,11 +46,14 @@ func (e *exporting) run(ctx context.Context, c *client.Client, namespace, key st
 		return command.Usagef("--dialect must be openbao or vault, not %q", e.dialect)
 	}
 	var to *transit
+	var err error
 	if e.out == "" {
-		var err error
-		if to, err = e.open(e.Getenv); err != nil {
-			return err
-		}
+		to, err = e.open(e.Getenv)
+	} else if _, missing := os.Lstat(e.out); !errors.Is(missing, fs.ErrNotExist) {
+		err = errors.Join(missing, fmt.Errorf("%s exists already, and is not overwritten; give another name", e.out))
+	}
+	if err != nil { // before the key leaves
+		return err
 	}
 	answer, err := c.BackupVaultKey(ctx, &keywrightv1.BackupVaultKeyRequest{Namespace: namespace, Key: key, Hashicorp: e.dialect == "vault"})
 	if err != nil {
@@ -56,7 +61,7 @@ func (e *exporting) run(ctx context.Context, c *client.Client, namespace, key st
 	}
 	where := e.out
 	if to == nil {
-		err = ui.WriteFile(e.out, []byte(answer.GetBackup()+"\n"))
+		err = writeNew(e.out, answer.GetBackup())
 	} else {
 		where = first(e.name, key)
 		err = to.restore(ctx, where, answer.GetBackup())
@@ -65,4 +70,17 @@ func (e *exporting) run(ctx context.Context, c *client.Client, namespace, key st
 		_, err = fmt.Fprintf(e.Err, "%s/%s is now also in plaintext in %s\n", namespace, key, where)
 	}
 	return err
+}
+
+// writeNew writes a file that did not exist, durably. On an error nothing is left of it.
+func writeNew(path, text string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(file, text)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }

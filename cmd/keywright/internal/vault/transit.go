@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -65,6 +66,8 @@ func (r *remote) open(getenv func(string) string) (*transit, error) {
 		return nil, command.Usagef("say by --vault-address or %s where the other server is", envAddress)
 	case err != nil || at.Scheme != "https" && at.Scheme != "http" || at.Host == "":
 		return nil, command.Usagef("--vault-address %q is no URL such as https://vault.example.org:8200", address)
+	case at.Scheme == "http" && !loopback(at.Hostname()):
+		return nil, command.Usagef("--vault-address %q is http: keys would cross the network in plaintext; use https, http is for loopback addresses only", address)
 	case strings.Trim(r.mount, "/") == "":
 		return nil, command.Usagef("--vault-mount is empty: say where the transit engine is mounted")
 	}
@@ -89,6 +92,11 @@ func (r *remote) open(getenv func(string) string) (*transit, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error {
 				return errors.New("it sends elsewhere; give the address of the active server")
 			}}}, nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func first(texts ...string) string {

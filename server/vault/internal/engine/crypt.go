@@ -112,7 +112,7 @@ var rewrap = use[kms.TransitRewrapRequest]{
 }
 
 func (e *Engine) dataKey(ctx context.Context, q *Query) (*wire.Answer, error) {
-	kind := q.Path["plaintext"]
+	kind := q.Path.Get("plaintext")
 	if kind != "plaintext" && kind != "wrapped" {
 		return nil, wire.Invalid("", "Invalid path, must be 'plaintext' or 'wrapped'")
 	}

@@ -59,9 +59,28 @@ type Query struct {
 	Call      kms.Call
 	Namespace string
 	Request   *wire.Request
-	Values    url.Values        // of the URL's query
-	Path      map[string]string // the path's parameters
+	Values    url.Values // of the URL's query
+	Path      Parameters
 	Memory    *Memory
+}
+
+// Parameters are those of a path, by the names that its row gives them.
+type Parameters struct {
+	route  *Route
+	values [maxSegments]string
+}
+
+// maxSegments is how many segments a path below a mount has at most.
+const maxSegments = 4
+
+// Get returns the parameter of that name, "" if the path has none.
+func (p *Parameters) Get(name string) string {
+	for i, segment := range p.route.pattern {
+		if segment[0] == ':' && segment[1:] == name {
+			return p.values[i]
+		}
+	}
+	return ""
 }
 
 // Memory is what a Query works with and leaves to the next one.
@@ -72,8 +91,8 @@ type Memory struct {
 
 // Wipe overwrites what was decoded and answered; all of it may be secret.
 func (m *Memory) Wipe() {
-	clear(m.Raw[:cap(m.Raw)])
-	clear(m.arena[:cap(m.arena)])
+	clear(m.Raw)
+	clear(m.arena)
 	m.Raw, m.arena = m.Raw[:0], m.arena[:0]
 }
 
@@ -97,35 +116,46 @@ func (e *Engine) Routes() []*Route { return e.routes }
 
 // Find returns the row for a method and the path below a mount, with the path's
 // parameters. It is nil if there is none; known tells that the path is one of another method.
-func (e *Engine) Find(method, path string) (r *Route, parameters map[string]string, known bool) {
-	segments := strings.Split(strings.TrimSuffix(path, "/"), "/")
+func (e *Engine) Find(method, path string) (r *Route, parameters Parameters, known bool) {
+	segments, n := split(path)
+	if n == 0 {
+		return nil, parameters, false
+	}
 	for _, r := range e.byFirst[segments[0]] {
-		if parameters, ok := r.match(segments); ok {
+		if r.match(segments[:n]) {
 			if r.method == method {
-				return r, parameters, true
+				return r, Parameters{r, segments}, true
 			}
 			known = true
 		}
 	}
-	return nil, nil, known
+	return nil, parameters, known
 }
 
-func (r *Route) match(segments []string) (map[string]string, bool) {
+// split takes a path apart; n is 0 where it has too many segments, or an empty one.
+func split(path string) (segments [maxSegments]string, n int) {
+	path = strings.TrimSuffix(path, "/")
+	for more := true; more; n++ {
+		if n == maxSegments {
+			return segments, 0
+		}
+		if segments[n], path, more = strings.Cut(path, "/"); segments[n] == "" {
+			return segments, 0
+		}
+	}
+	return segments, n
+}
+
+func (r *Route) match(segments []string) bool {
 	if len(segments) != len(r.pattern) {
-		return nil, false
+		return false
 	}
 	for i, want := range r.pattern {
-		if want[0] != ':' && want != segments[i] || segments[i] == "" {
-			return nil, false
+		if want[0] != ':' && want != segments[i] {
+			return false
 		}
 	}
-	parameters := make(map[string]string, 2)
-	for i, want := range r.pattern {
-		if want[0] == ':' {
-			parameters[want[1:]] = segments[i]
-		}
-	}
-	return parameters, true
+	return true
 }
 
 // Serve serves a query that Find led to.
@@ -144,7 +174,7 @@ func plain(name, pattern string, serve Handler) Route {
 	return r
 }
 
-func (q *Query) key() string { return q.Path["name"] }
+func (q *Query) key() string { return q.Path.Get("name") }
 
 // fields are those of the body, or of the URL's query where the request has none.
 func (q *Query) fields() *wire.Reader {

@@ -12,7 +12,7 @@ import (
 
 // hashAlgorithm is that of the path, else hash_algorithm, else algorithm, its older name.
 func (q *Query) hashAlgorithm() (string, error) {
-	if name := q.Path["algorithm"]; name != "" {
+	if name := q.Path.Get("algorithm"); name != "" {
 		return name, nil
 	}
 	name, err := q.Request.Fields.Text("hash_algorithm")
@@ -186,11 +186,11 @@ func (e *Engine) random(ctx context.Context, q *Query) (*wire.Answer, error) {
 	if r.Err != nil {
 		return nil, r.Err
 	}
-	path := wire.Fields{"bytes": q.Path["bytes"]}
-	if q.Path["bytes"] == "platform" || q.Path["bytes"] == "seal" || q.Path["bytes"] == "all" { // random/:source
+	path := wire.Fields{"bytes": q.Path.Get("bytes")}
+	if q.Path.Get("bytes") == "platform" || q.Path.Get("bytes") == "seal" || q.Path.Get("bytes") == "all" { // random/:source
 		path = wire.Fields{}
 	}
-	if path.Has("bytes") && q.Path["bytes"] != "" {
+	if path.Has("bytes") && q.Path.Get("bytes") != "" {
 		var err error
 		if size, err = path.Int("bytes"); err != nil {
 			return nil, err
@@ -198,7 +198,7 @@ func (e *Engine) random(ctx context.Context, q *Query) (*wire.Answer, error) {
 	} else if size == 0 && !r.Has("bytes") {
 		size = 32
 	}
-	if given := q.Path["source"]; given != "" {
+	if given := q.Path.Get("source"); given != "" {
 		source = given
 	}
 	switch source {
@@ -233,7 +233,7 @@ func (e *Engine) hash(_ context.Context, q *Query) (*wire.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := q.Path["algorithm"]
+	name := q.Path.Get("algorithm")
 	r := q.fields()
 	if given := wire.Get(r, "algorithm", r.Text); name == "" {
 		name = given

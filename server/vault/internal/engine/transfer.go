@@ -86,16 +86,16 @@ func (e *Engine) importVersion(ctx context.Context, q *Query) (*wire.Answer, err
 }
 
 func (e *Engine) exportKey(ctx context.Context, q *Query) (*wire.Answer, error) {
-	export := kms.ExportTransitRequest{Namespace: q.Namespace, Key: q.key(), Kind: transit.ExportKind(q.Path["type"])}
+	export := kms.ExportTransitRequest{Namespace: q.Namespace, Key: q.key(), Kind: transit.ExportKind(q.Path.Get("type"))}
 	switch export.Kind {
 	case transit.EncryptionKey, transit.SigningKey, transit.HMACKey, transit.PublicKey:
 	default:
-		return nil, wire.Invalid("type", "invalid export type: %q", q.Path["type"])
+		return nil, wire.Invalid("type", "invalid export type: %q", q.Path.Get("type"))
 	}
 	if format := q.Values.Get("format"); format != "" && format != "raw" {
 		return nil, wire.Invalid("format", "invalid format: %q; only raw is offered", format)
 	}
-	switch version := q.Path["version"]; version {
+	switch version := q.Path.Get("version"); version {
 	case "":
 	case "latest":
 		export.Latest = true
@@ -130,7 +130,7 @@ func (e *Engine) backupKey(ctx context.Context, q *Query) (*wire.Answer, error) 
 
 func (e *Engine) restoreKey(ctx context.Context, q *Query) (*wire.Answer, error) {
 	r := q.fields()
-	backup, name, force := wire.Get(r, "backup", r.Text), q.Path["name"], wire.Get(r, "force", r.Bool)
+	backup, name, force := wire.Get(r, "backup", r.Text), q.Path.Get("name"), wire.Get(r, "force", r.Bool)
 	if name == "" {
 		name = wire.Get(r, "name", r.Text)
 	}

@@ -248,6 +248,7 @@ func (m *Memory) decode(field string, text []byte) ([]byte, error) {
 	start := len(m.arena)
 	decoded, err := base64.StdEncoding.AppendDecode(m.arena, text)
 	if err != nil {
+		clear(m.arena[start:cap(m.arena)]) // of what was decoded before the mistake
 		return nil, wire.Invalid(field, "failed to base64-decode %s", field)
 	}
 	m.arena = decoded
