@@ -218,3 +218,34 @@ func TestVaultMovesKeys(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// Keys that live in the HSM, which the original has not, are keys like any other here.
+func TestVaultKeysInTheHSM(t *testing.T) {
+	h := newVaultHarness(t, nil)
+	for kind, hash := range map[string]string{"ecdsa-p256": "sha2-256", "ed25519": ""} {
+		made := h.put("transit/keys/"+kind, `{"type":"`+kind+`","protection_level":"HSM"}`)
+		if made["protection_level"] != "HSM" {
+			t.Fatalf("%s: %v", kind, made)
+		}
+		signed := h.put("transit/sign/"+kind, `{"input":"eA==","hash_algorithm":"`+hash+`"}`)
+		h.put("transit/keys/"+kind+"/rotate", "")
+		verified := h.put("transit/verify/"+kind, fmt.Sprintf(`{"input":"eA==","hash_algorithm":%q,"signature":%q}`, hash, signed["signature"]))
+		if verified["valid"] != true {
+			t.Errorf("%s: %v", kind, verified)
+		}
+	}
+	h.put("transit/keys/aes", `{"type":"aes256-gcm96","protection_level":"HSM"}`)
+	sealed := h.put("transit/encrypt/aes", `{"plaintext":"eA==","associated_data":"eQ=="}`)
+	if got := h.put("transit/decrypt/aes", fmt.Sprintf(`{"ciphertext":%q,"associated_data":"eQ=="}`, sealed["ciphertext"])); got["plaintext"] != "eA==" {
+		t.Errorf("%v", got)
+	}
+	if got := h.put("transit/hmac/aes", `{"input":"eA=="}`); !strings.HasPrefix(fmt.Sprint(got["hmac"]), "vault:v1:") {
+		t.Errorf("%v", got)
+	}
+	if a := h.send("PUT", "transit/keys/no", `{"type":"chacha20-poly1305","protection_level":"HSM"}`); a.status != http.StatusBadRequest {
+		t.Errorf("%d %s", a.status, a.text)
+	}
+	if a := h.send("PUT", "plain/keys/no", `{"protection_level":"HSM","exportable":true}`); a.status != http.StatusBadRequest {
+		t.Errorf("%d %s", a.status, a.text)
+	}
+}

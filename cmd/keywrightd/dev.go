@@ -29,6 +29,7 @@ const devTokenLabel = "keywright-dev"
 type devOptions struct {
 	dir      string
 	portBase int
+	vault    string
 	logLevel string
 }
 
@@ -47,6 +48,7 @@ and destruction delays may be short. It reads no configuration file.`,
 	}
 	cmd.Flags().StringVar(&o.dir, "dir", ".keywright", "where everything is kept")
 	cmd.Flags().IntVar(&o.portBase, "port-base", 7700, "ports: this one for gRPC, the next for REST, the one after for metrics; 0 takes free ones")
+	cmd.Flags().StringVar(&o.vault, "vault", "", "also serve the API of Vault and OpenBao, on this address, such as "+config.DefaultVaultAddress)
 	cmd.Flags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
@@ -93,6 +95,13 @@ func (o devOptions) config() (*config.Config, error) {
 	c.Log.Level = o.logLevel
 	if _, ok := c.Log.SlogLevel(); !ok {
 		return nil, &config.Invalid{Problems: []string{fmt.Sprintf("--log-level is %q: want debug, info, warn or error", o.logLevel)}}
+	}
+	if o.vault != "" {
+		host, _, err := net.SplitHostPort(o.vault)
+		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+			return nil, &config.Invalid{Problems: []string{fmt.Sprintf("--vault is %q: want a loopback address and a port, such as %s", o.vault, config.DefaultVaultAddress)}}
+		}
+		c.Vault = &config.Vault{Address: o.vault}
 	}
 	for offset, address := range []*string{&c.Listen.GRPC, &c.Listen.REST, &c.Listen.Metrics} {
 		port := 0

@@ -105,6 +105,16 @@ var keyRows = append(typeRows(), []row{
 		c.has(c.get("keys/"+c.key(fields{"auto_rotate_period": 7200}), nil), "auto_rotate_period", 7200)
 		c.refused(put, "keys/"+c.fresh(), fields{"auto_rotate_period": -1})
 	}, nil},
+	{"POST keys/:name", "protection_level", better, "`HSM` makes the key in the HSM, which it never leaves: aes-gcm, ecdsa, ed25519", func(c *try) {
+		c.key(fields{"protection_level": "HSM"})
+	}, func(c *try) {
+		k := c.key(fields{"protection_level": "HSM"})
+		c.has(c.get("keys/"+k, nil), "protection_level", "HSM")
+		c.put("keys/"+k+"/rotate", nil)
+		c.decrypts(k, c.encrypt(k, nil), nil)
+		c.signs(c.key(fields{"type": "ecdsa-p256", "protection_level": "HSM"}), "", nil)
+		c.refused(put, "keys/"+c.fresh(), fields{"protection_level": "HSM", "type": "chacha20-poly1305"})
+	}},
 	{"POST keys/:name", "auto_rotate_period, under an hour", better, "refused as there, but taken in development mode, to try rotation out", func(c *try) {
 		c.refused(put, "keys/"+c.fresh(), fields{"auto_rotate_period": "30m"})
 	}, func(c *try) {
