@@ -31,6 +31,8 @@ func (h *Handler) lookedUp(ctx context.Context, call kms.Call, text string) (map
 	}
 	if !self.Expires.IsZero() {
 		data["ttl"], data["expire_time"] = seconds(self.Expires.Sub(now)), self.Expires
+	}
+	if !self.Expires.IsZero() && !self.Token.Issued.IsZero() {
 		data["creation_ttl"] = seconds(self.Expires.Sub(self.Token.Issued))
 	}
 	if !self.Token.End.IsZero() && self.Token.Renewable {
