@@ -35,8 +35,9 @@ var encrypt = use[kms.TransitEncryptRequest]{
 	retry:   (*Engine).createMissing,
 }
 
+// appendCiphertext appends what needs no escapes in JSON: base64, and a prefix of letters.
 func appendCiphertext(dst, ciphertext []byte, version uint32) []byte {
-	dst = wire.AppendText(append(dst, `"ciphertext":`...), ciphertext)
+	dst = append(append(append(dst, `"ciphertext":"`...), ciphertext...), '"')
 	return wire.AppendUint(append(dst, `,"key_version":`...), version)
 }
 
