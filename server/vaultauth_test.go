@@ -93,6 +93,9 @@ func TestVaultByCertificate(t *testing.T) {
 	if a := h.send("PUT", "transit/encrypt/k", `{"plaintext":"eA=="}`, "X-Vault-Token", placeholder); a.status != http.StatusForbidden {
 		t.Errorf("the placeholder without the certificate: %d %s", a.status, a.text)
 	}
+	if a := send("POST", "transit/encrypt/k", `{"plaintext":"eA=="}`, "Origin", "https://elsewhere.example"); a.status != http.StatusForbidden {
+		t.Errorf("from a web page: %d %s", a.status, a.text)
+	}
 	if a := send("GET", "auth/token/lookup-self", ""); a.status != http.StatusOK || a.data()["renewable"] != false {
 		t.Errorf("lookup-self: %d %s", a.status, a.text)
 	}

@@ -63,6 +63,7 @@ type Handler struct {
 	engine  *engine.Engine
 	routes  map[*engine.Route]*gate.Unary[engine.Query, wire.Answer]
 	system  map[string]*gate.Unary[systemQuery, wire.Answer]
+	origin  *http.CrossOriginProtection
 }
 
 // New returns a Handler. The error is about the mounts.
@@ -76,7 +77,7 @@ func New(o Options) (*Handler, error) {
 	}
 	h := &Handler{gate: o.Gate, service: o.Service, logger: o.Logger, config: o.Config, clock: o.Clock, mounts: m,
 		engine: engine.New(engine.Options{Service: o.Service, LenientBatches: o.LenientBatches, CreateOnEncrypt: o.CreateOnEncrypt}),
-		routes: map[*engine.Route]*gate.Unary[engine.Query, wire.Answer]{}}
+		routes: map[*engine.Route]*gate.Unary[engine.Query, wire.Answer]{}, origin: http.NewCrossOriginProtection()}
 	for _, r := range h.engine.Routes() {
 		h.routes[r] = gate.Row(o.Gate, r.Name, func(ctx context.Context, call kms.Call, q *engine.Query) (*wire.Answer, error) {
 			q.Call = call
@@ -210,6 +211,10 @@ func (h *Handler) serve(req *http.Request, a gate.Arrival, x *exchange) (answer 
 	}
 	if a.Caller, err = h.gate.Authenticate(a); err != nil {
 		return nil, err
+	}
+	// A browser may hold a client certificate, and would present it for any page that asks.
+	if h.origin.Check(req) != nil {
+		return nil, &kms.Error{Code: kms.PermissionDenied, Reason: "CROSS_ORIGIN", Message: "requests from web pages of another origin are refused"}
 	}
 	if err := x.read(req, h.config.MaxBodyBytes); err != nil {
 		return nil, err
