@@ -1,8 +1,10 @@
 package kms
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -163,7 +165,7 @@ func TestRestoreIsRefusedByLimits(t *testing.T) {
 		"rotated, but not to be": {RestoreTransitRequest{Key: "new", Backup: changedBackup(t, good, func(p map[string]any) {
 			p["auto_rotate_period"], p["Imported"] = int64(time.Hour), true
 		})}, InvalidArgument, "imported key that may not be rotated"},
-		"too many versions": {RestoreTransitRequest{Key: "new", Backup: manyVersions(t, good, MaxRestoredVersions+1)}, InvalidArgument, "has 61 versions, the limit is 60; where it comes from, rewrap what the oldest 1 encrypted"},
+		"too many versions": {RestoreTransitRequest{Key: "new", Backup: manyVersions(t, good, MaxRestoredVersions+1)}, InvalidArgument, "has 1001 versions, the limit is 1000; where it comes from, rewrap what the oldest 1 encrypted"},
 	} {
 		_, err := in.restored(c.q)
 		t.Run(name, func(t *testing.T) { wantCode(t, err, c.code, c.part) })
@@ -235,4 +237,50 @@ func TestBackupOfARestoredKey(t *testing.T) {
 	must[KeyVersion](t)(in.DisableVersion(t.Context(), admin(), VersionRef{Namespace: "backed", Key: "aes256-gcm96", Version: 1}))
 	_, err := in.BackupTransitKey(t.Context(), admin(), BackupTransitRequest{Namespace: "backed", Key: "aes256-gcm96"})
 	wantCode(t, err, FailedPrecondition, "version 1 is DISABLED")
+}
+
+// A key with more versions than a transaction takes comes in pages, the newest first, and
+// a restore that ended early is taken up by the same backup.
+func TestRestoreOfManyVersions(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t)
+	in.namespace("pay")
+	const many = 3*restorePage + 7
+	q := RestoreTransitRequest{Namespace: "pay", Key: "many", Backup: manyVersions(t, transitBackup(t, "aes256-gcm96"), many)}
+	r := must[*restoring](t)(in.readBackup(q))
+	defer r.backup.Wipe()
+	begun := must[Key](t)(in.restoreNewest(t.Context(), admin(), q, r, nil))
+	if begun.Transit.Restoring != many-restorePage+1 || begun.LatestVersion != many {
+		t.Fatalf("begun %+v", begun.Transit)
+	}
+	newest := in.transitSeal("many", 0, "x", transit.Params{})
+	in.wantTransitOpens("many", newest, "x", transit.Params{})
+	of := func(v int) []byte {
+		return bytes.Replace(newest, []byte(fmt.Sprintf("v%d:", many)), []byte(fmt.Sprintf("v%d:", v)), 1)
+	}
+	for _, what := range []error{
+		second(in.transitOpen("many", of(1), transit.Params{})),
+		second(in.TransitEncrypt(t.Context(), admin(), &TransitEncryptRequest{Namespace: "pay", Key: "many", Version: 2, Plaintext: []byte("x")})),
+	} {
+		wantReason(t, what, FailedPrecondition, "VERSION_PENDING")
+	}
+	in.close() // and a restart in between
+	in.open()
+	other := q
+	other.Backup = manyVersions(t, transitBackup(t, "aes128-gcm96"), 2)
+	_, err := in.restored(other)
+	wantReason(t, err, AlreadyExists, "KEY_EXISTS")
+	done := must[Key](t)(in.restored(q))
+	if done.Transit.Restoring != 0 || done.ID != begun.ID {
+		t.Fatalf("done %+v", done.Transit)
+	}
+	for v := 1; v <= many; v++ {
+		in.wantTransitOpens("many", of(v), "x", transit.Params{})
+	}
+	_, err = in.restored(q)
+	wantReason(t, err, AlreadyExists, "KEY_EXISTS")
+	in.close()
+	if found := in.verifyStore(); len(found.Differences) > 0 {
+		t.Errorf("the store differs from its log: %v", found.Differences)
+	}
 }

@@ -129,6 +129,9 @@ func (s *Service) backupTransit(ctx context.Context, t *trace, q BackupTransitRe
 	if !k.Transit.PlaintextBackup {
 		return "", precondition("NO_PLAINTEXT_BACKUP", "plaintext backup is disabled for key %s; set allow_plaintext_backup in the key's configuration, for good", k.Name)
 	}
+	if err := k.restored(max(k.Transit.MinAvailableVersion, 1)); err != nil {
+		return "", err
+	}
 	backup, err := s.gatherBackup(ctx, k)
 	defer backup.Wipe()
 	if err != nil {

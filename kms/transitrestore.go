@@ -3,11 +3,13 @@ package kms
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/subtle"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/keywright/keywright/keyring/transit"
+	"github.com/keywright/keywright/kms/internal/domain"
 	"github.com/keywright/keywright/kms/policy"
 	"github.com/keywright/keywright/kms/store"
 )
@@ -20,21 +22,38 @@ type restoring struct {
 	time   time.Time
 }
 
-// MaxRestoredVersions is how many versions a backup may have that is restored: a key
-// becomes visible with all of them, in one transaction, which takes two records of each
-// beside those of the key and of the change.
-const MaxRestoredVersions = (store.MaxTxnChanges - restoreRecords) / 2
+// MaxRestoredVersions is how many versions a backup may have that is restored.
+const MaxRestoredVersions = 1000
 
-const restoreRecords = 8
+// restorePage is how many versions one transaction restores: two records of each, beside
+// those of the key and of the change.
+const restorePage = (store.MaxTxnChanges - 8) / 2
 
 // RestoreTransitKey makes a key of a backup that Vault, OpenBao or BackupTransitKey made
 // (needs the right to ImportKey). Names, versions, their times and settings are kept;
 // exportable and allow_plaintext_backup only in a namespace with plaintext export.
+//
+// A key with more versions than a transaction takes becomes visible with its newest ones;
+// the older ones follow, and can be used as soon as they are here. Where that ended early,
+// the same backup restored again goes on with it.
 func (s *Service) RestoreTransitKey(ctx context.Context, call Call, q RestoreTransitRequest) (Key, error) {
 	r, err := s.readBackup(q)
 	defer r.backup.Wipe()
-	name := r.create.Key
-	c := change{action: policy.ImportKey, namespace: q.Namespace, key: name, idempotency: q.Idempotency, check: err,
+	k, err := s.restoreNewest(ctx, call, q, r, err)
+	if q.ValidateOnly || err != nil && reasonOf(err) != "KEY_EXISTS" {
+		return k, err
+	}
+	for taken := err; taken != nil || k.Transit.Restoring != 0; taken = nil {
+		if k, err = s.restoreMore(ctx, call, r, taken); err != nil {
+			return Key{}, err
+		}
+	}
+	return k, nil
+}
+
+// restoreNewest makes the key, with all its versions if they fit into a transaction.
+func (s *Service) restoreNewest(ctx context.Context, call Call, q RestoreTransitRequest, r *restoring, check error) (Key, error) {
+	c := change{action: policy.ImportKey, namespace: q.Namespace, key: r.create.Key, idempotency: q.Idempotency, check: check,
 		request:  struct{ P, N, K, B, V any }{"transit backup", q.Namespace, q.Key, sha256.Sum256([]byte(q.Backup)), q.ValidateOnly},
 		lock:     func() *sync.Mutex { return s.creationLock(q.Namespace, r.id) },
 		resource: func(ctx context.Context) (*policy.Resource, error) { return s.restoreResource(ctx, r) }}
@@ -43,9 +62,71 @@ func (s *Service) RestoreTransitKey(ctx context.Context, call Call, q RestoreTra
 		if err == nil && q.ValidateOnly {
 			*tx = transaction{details: tx.details}
 			tx.detail("validate_only", "true")
+			k.Transit.Restoring = 0
 		}
 		return k, err
 	})
+}
+
+// restoreMore restores a page of older versions of a key that is being restored from this
+// very backup. Of any other it returns taken, or why it cannot go on.
+func (s *Service) restoreMore(ctx context.Context, call Call, r *restoring, taken error) (Key, error) {
+	c, at := s.keyChange(policy.ImportKey, r.create.Namespace, r.create.Key, "", nil)
+	return mutate(ctx, s, call, c, func(ctx context.Context, t *trace, tx *transaction) (Key, error) {
+		t.about(at.key)
+		k, d, err := s.currentActive(ctx, at)
+		if err != nil {
+			return Key{}, err
+		}
+		same, err := s.restoredFrom(ctx, at.key, k.value, r.backup)
+		switch {
+		case err != nil:
+			return Key{}, err
+		case !same && taken != nil:
+			return Key{}, taken
+		case !same && k.value.Transit != nil && k.value.Transit.Restoring == 0:
+			return k.value.Key, nil // all of it is here
+		case !same:
+			return Key{}, storeError(store.ErrConflict) // it has been replaced meanwhile
+		}
+		oldest := max(r.backup.MinAvailableVersion, k.value.Transit.MinAvailableVersion, 1)
+		from := r.page(k.value.Transit.Restoring, oldest)
+		if err := s.putRestored(tx, d, r, k.value.Key, from, k.value.Transit.Restoring); err != nil {
+			return Key{}, err
+		}
+		k.value.Transit.Restoring = from
+		if from <= oldest {
+			k.value.Transit.Restoring = 0
+		}
+		tx.detail("origin", "BACKUP")
+		s.putKey(tx, d, at, k)
+		return k.value.Key, nil
+	})
+}
+
+// restoredFrom tells whether versions of a key are still to be restored, and this is the
+// backup that they are in.
+func (s *Service) restoredFrom(ctx context.Context, k *key, now keyRecord, b *transit.Backup) (bool, error) {
+	if now.Transit == nil || now.Transit.Restoring == 0 {
+		return false, nil
+	}
+	material, _, err := s.transitMaterial(ctx, k, b.LatestVersion, false)
+	if CodeOf(err) == NotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer material.Wipe()
+	return subtle.ConstantTimeCompare(material.Bytes(), b.Versions[b.LatestVersion].Material.Bytes()) == 1, nil
+}
+
+// page is the oldest version of the page below a version.
+func (r *restoring) page(below, oldest uint32) uint32 {
+	if below <= oldest+restorePage {
+		return oldest
+	}
+	return below - restorePage
 }
 
 // readBackup reads what is to be restored. The backup of the result is never nil.
@@ -107,12 +188,17 @@ func (s *Service) planTransitRestore(ctx context.Context, tx *transaction, r *re
 		return Key{}, err
 	}
 	record := r.record(ns, create)
-	s.scheduleRotation(tx, &record)
-	if err := s.putRestored(ctx, tx, ns, r, record.Key); err != nil {
-		return Key{}, err
+	oldest := max(r.backup.MinAvailableVersion, 1)
+	from := r.page(record.LatestVersion+1, oldest)
+	if from > oldest {
+		record.Transit.Restoring = from
 	}
+	s.scheduleRotation(tx, &record)
 	d, err := s.domainOf(ctx, ns)
 	if err != nil {
+		return Key{}, err
+	}
+	if err := s.putRestored(tx, d, r, record.Key, from, record.LatestVersion+1); err != nil {
 		return Key{}, err
 	}
 	tx.put(s.system, pathKeyID(r.id), 0, keyIndex{Namespace: ns.ID, NamespaceName: ns.Name})
@@ -123,7 +209,6 @@ func (s *Service) planTransitRestore(ctx context.Context, tx *transaction, r *re
 	tx.detail("framing", string(FramingVault))
 	tx.detail("type", options.Type)
 	tx.detail("origin", "BACKUP")
-	tx.detail("versions", fmt.Sprint(len(r.backup.Versions)))
 	return record.Key, nil
 }
 
@@ -139,20 +224,20 @@ func (r *restoring) record(ns *namespace, create CreateKeyRequest) keyRecord {
 		Rotation: create.Rotation, Exportable: create.Exportable, Imported: r.time, Created: r.time, Updated: r.time, State: KeyActive, Transit: t}}
 }
 
-// putRestored writes all versions, sealed under the namespace's domain.
-func (s *Service) putRestored(ctx context.Context, tx *transaction, ns *namespace, r *restoring, k Key) error {
-	d, err := s.domainOf(ctx, ns)
-	if err != nil {
-		return err
-	}
-	for number, v := range r.backup.Versions {
-		sealed, err := d.Seal(materialPlace(ns.ID, k.ID, number, k.Algorithm), v.Material.Bytes())
+// putRestored writes the versions from one up to, and without, another, sealed under the
+// namespace's domain.
+func (s *Service) putRestored(tx *transaction, d *domain.Domain, r *restoring, k Key, from, end uint32) error {
+	ns := ID(d.Namespace())
+	for number := from; number < end; number++ {
+		v := r.backup.Versions[number]
+		sealed, err := d.Seal(materialPlace(ns, k.ID, number, k.Algorithm), v.Material.Bytes())
 		if err != nil {
 			return sealError(err)
 		}
-		tx.put(d, pathVersion(ns.ID, k.ID, number), 0,
+		tx.put(d, pathVersion(ns, k.ID, number), 0,
 			versionRecord{Version: number, State: Enabled, Created: v.Created.UTC(), Imported: r.time, Material: sealed})
-		tx.put(d, pathUsage(ns.ID, k.ID, number), 0, usageRecord{})
+		tx.put(d, pathUsage(ns, k.ID, number), 0, usageRecord{})
 	}
+	tx.detail("versions", fmt.Sprintf("%d-%d", from, end-1))
 	return nil
 }

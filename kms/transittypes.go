@@ -37,6 +37,9 @@ type TransitKey struct {
 	PlaintextBackup      bool   `json:"plaintext_backup,omitempty"`
 	Imported             bool   `json:"imported,omitempty"`
 	AllowRotation        bool   `json:"allow_rotation,omitempty"` // of an imported key
+	// Restoring is the oldest version that is here while older ones are still to be
+	// restored from the key's backup; 0: none are.
+	Restoring uint32 `json:"restoring,omitempty"`
 }
 
 // ConfigureTransitRequest replaces what is not nil. Exportable and PlaintextBackup can be

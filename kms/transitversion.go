@@ -25,6 +25,9 @@ func (s *Service) versionToMake(ctx context.Context, t *trace, k *key, number ui
 
 // mayMake refuses a version that nothing new is made with.
 func (k *key) mayMake(number uint32) error {
+	if err := k.restored(number); err != nil {
+		return err
+	}
 	least := max(k.Transit.MinEncryptionVersion, k.Transit.MinDecryptionVersion)
 	if number == 0 || number >= least {
 		return nil
@@ -38,6 +41,9 @@ func (s *Service) versionOf(ctx context.Context, t *trace, k *key, field string,
 	number, body, err := transit.ParseVersion(field, text)
 	if err != nil {
 		return nil, nil, keyringError(err)
+	}
+	if err := k.restored(number); err != nil {
+		return nil, nil, err
 	}
 	trimmed := number < k.Transit.MinAvailableVersion
 	if number < k.Transit.MinDecryptionVersion && !trimmed {
@@ -57,7 +63,16 @@ func (s *Service) versionOf(ctx context.Context, t *trace, k *key, field string,
 	return v, body, err
 }
 
-// trimmed tells a version that may never have been here: the key was restored without it.
+// trimmed tells a version that may never have been here: the key was restored without it,
+// or it is still to be restored.
 func (k *key) trimmed(number uint32) bool {
-	return k.Transit != nil && number < k.Transit.MinAvailableVersion
+	return k.Transit != nil && number < max(k.Transit.MinAvailableVersion, k.Transit.Restoring)
+}
+
+// restored refuses a version that is still to be restored.
+func (k *key) restored(number uint32) error {
+	if number == 0 || number >= k.Transit.Restoring || number < k.Transit.MinAvailableVersion {
+		return nil
+	}
+	return precondition("VERSION_PENDING", "version %d of key %s has not been restored yet; if no restore is under way, restore the key from the same backup again", number, k.Name)
 }

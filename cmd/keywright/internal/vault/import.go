@@ -27,8 +27,8 @@ that 'bao read -field=backup transit/backup/KEY' prints, or the whole answer in 
 or live from the other server, by name or with --all. There a key must be exportable
 and allow_plaintext_backup; --enable-backup sets both, for good.
 
-Each key is made whole or not at all, and none that exists is touched. --dry-run has
-the server check everything and changes nothing here.`
+No key that exists is touched, but one whose import ended early: the same command goes
+on with it. --dry-run has the server check everything and changes nothing here.`
 
 // importing is a run of the command.
 type importing struct {
