@@ -34,8 +34,9 @@ type figureOptions struct {
 	run      string
 	out      string
 	binary   string
-	entries  int // of the log
-	growth   int // of keys, versions and policies, at most
+	peer     string // URL, "" is none
+	entries  int    // of the log
+	growth   int    // of keys, versions and policies, at most
 }
 
 func (o *figureOptions) flags() *flag.FlagSet {
@@ -46,6 +47,7 @@ func (o *figureOptions) flags() *flag.FlagSet {
 	f.StringVar(&o.out, "out", filepath.Join("bench", "out"), "folder of report.json")
 	f.IntVar(&o.entries, "entries", defaultEntries, "entries of the audit log to verify and to search; 10 million take about 5 GB of $TMPDIR")
 	f.IntVar(&o.growth, "growth", defaultGrowth, "keys, versions and policies to make at most for the curves of growth, by powers of ten, up to 1000000, which take long to make")
+	f.StringVar(&o.peer, "peer", "", "URL of another transit server (Vault, OpenBao) to measure beside this one; its token in $VAULT_TOKEN, its engine at transit, with a key "+peerKey)
 	f.StringVar(&o.binary, "keywrightd", "", "the server to measure (default: built from this module)")
 	return f
 }
@@ -53,6 +55,9 @@ func (o *figureOptions) flags() *flag.FlagSet {
 func (o *figureOptions) filter() (*regexp.Regexp, error) {
 	if o.rounds < 1 || o.duration <= 0 || o.entries < 1 || o.growth < 0 {
 		return nil, fmt.Errorf("%w: -rounds, -duration and -entries must be more than 0, -growth not less", errUsage)
+	}
+	if _, _, err := o.peerTarget(); err != nil {
+		return nil, err
 	}
 	wanted, err := regexp.Compile(o.run)
 	if err != nil {

@@ -74,7 +74,7 @@ func (b *bench) subjects() []subject {
 		{name: "bare ECDSA P-256 signature, one core", unit: opsPerSecond, probe: bare(floor.Sign("ECDSA_P256_SHA256", payload), 1)},
 		{name: "bare fsync of 256 B", unit: opsPerSecond, probe: func(context.Context) (probe, error) { return fsync{b.dir}, nil }},
 	}
-	return slices.Concat(subjects, b.loaded(encrypt, plain), b.promised(), b.allocations(), b.inHSM(), b.synced(encrypt), b.growing())
+	return slices.Concat(subjects, b.besidePeer(encrypt, batch, plain), b.loaded(encrypt, plain), b.promised(), b.allocations(), b.inHSM(), b.synced(encrypt), b.growing())
 }
 
 func work(operation, key string) load.Work {

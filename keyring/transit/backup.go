@@ -35,11 +35,20 @@ type BackupVersion struct {
 // MaxBackup is the longest backup that is read, in bytes.
 const MaxBackup = 32 << 20
 
-// ParseBackup reads the base64 text of a backup. Each key is checked: its size, that its
+// ParseBackup reads the base64 text of a backup, or the JSON of an export of encryption or
+// signing keys, which has no HMAC keys, dates and settings, and to which "derived" and
+// "convergent_encryption" are to be added where they are true. Each key is checked: its size, that its
 // parts belong together, and that no version is missing. Unknown fields are ignored.
 // Errors: *keyring.InputError for field "backup"; keyring.ErrNotFIPS.
 // What transit could hold but this package cannot serve is refused and named.
 func ParseBackup(text string) (*Backup, error) {
+	if isExport(text) {
+		e, err := decodeExport(text)
+		if err != nil {
+			return nil, err
+		}
+		return e.parse()
+	}
 	var data keyData
 	defer data.wipe()
 	if err := decodeBackup(text, &data); err != nil {
@@ -57,6 +66,13 @@ func ParseBackup(text string) (*Backup, error) {
 // CountBackup tells how many versions a backup has, for little: it looks at no key.
 // Error: *keyring.InputError for field "backup".
 func CountBackup(text string) (versions int, err error) {
+	if isExport(text) {
+		e, err := decodeExport(text)
+		if err != nil {
+			return 0, err
+		}
+		return len(e.Keys), nil
+	}
 	var data struct {
 		Policy *struct {
 			Latest    uint32 `json:"latest_version"`

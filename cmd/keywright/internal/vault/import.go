@@ -23,7 +23,8 @@ with their names, versions and settings. What they encrypted, signed and MACed
 before, the Vault-compatible API opens and verifies from then on.
 
 Keys come from backups in files (--from, with - for standard input), each the text
-that 'bao read -field=backup transit/backup/KEY' prints, or the whole answer in JSON;
+that 'bao read -field=backup transit/backup/KEY' prints, or the whole answer in JSON,
+or that to an export of encryption or signing keys, which has no HMAC keys and settings;
 or live from the other server, by name or with --all. There a key must be exportable
 and allow_plaintext_backup; --enable-backup sets both, for good.
 

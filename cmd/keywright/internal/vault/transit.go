@@ -218,7 +218,8 @@ func (t *transit) restore(ctx context.Context, name, backup string) error {
 	return t.call(ctx, http.MethodPost, "restore/"+url.PathEscape(name), map[string]string{"backup": backup}, nil)
 }
 
-// parseBackup finds the backup in what was saved: its text alone, or a server's whole answer.
+// parseBackup finds the backup in what was saved: its text alone, or a server's whole
+// answer, which can be that to an export, too.
 func parseBackup(text []byte) (string, error) {
 	trimmed := strings.TrimSpace(string(text))
 	if !strings.HasPrefix(trimmed, "{") {
@@ -226,10 +227,18 @@ func parseBackup(text []byte) (string, error) {
 	}
 	var saved struct {
 		Backup string
-		Data   struct{ Backup string }
+		Keys   map[string]any
+		Data   struct {
+			Backup string
+			Keys   map[string]any
+		}
 	}
-	if err := json.Unmarshal([]byte(trimmed), &saved); err != nil || first(saved.Data.Backup, saved.Backup) == "" {
-		return "", errors.New(`holds no backup: want its text, or JSON with "backup" in it or in its "data"`)
+	err := json.Unmarshal([]byte(trimmed), &saved)
+	switch {
+	case err == nil && first(saved.Data.Backup, saved.Backup) != "":
+		return first(saved.Data.Backup, saved.Backup), nil
+	case err == nil && len(saved.Keys)+len(saved.Data.Keys) > 0: // an export, which the server reads
+		return trimmed, nil
 	}
-	return first(saved.Data.Backup, saved.Backup), nil
+	return "", errors.New(`holds no backup: want its text, or JSON with "backup", or an export's "keys", in it or in its "data"`)
 }
