@@ -207,7 +207,7 @@ func (t *transit) backup(ctx context.Context, name string, enable bool) (string,
 	var answer struct{ Backup string }
 	err := t.call(ctx, http.MethodGet, "backup/"+url.PathEscape(name), nil, &answer)
 	refused, ok := errors.AsType[*refusal](err)
-	if ok && !enable && (strings.Contains(refused.text, "plaintext backup") || strings.Contains(refused.text, "exportable")) {
+	if ok && !enable && (strings.Contains(refused.text, "plaintext backup") || strings.Contains(refused.text, "export")) {
 		return "", fmt.Errorf("%w; the key must be exportable and allow_plaintext_backup, which --enable-backup sets there, for good", err)
 	}
 	return answer.Backup, err
