@@ -248,7 +248,7 @@ func TestRestoreOfManyVersions(t *testing.T) {
 	const many = 3*restorePage + 7
 	q := RestoreTransitRequest{Namespace: "pay", Key: "many", Backup: manyVersions(t, transitBackup(t, "aes256-gcm96"), many)}
 	r := must[*restoring](t)(in.readBackup(q))
-	defer r.backup.Wipe()
+	defer r.wipe()
 	begun := must[Key](t)(in.restoreNewest(t.Context(), admin(), q, r, nil))
 	if begun.Transit.Restoring != many-restorePage+1 || begun.LatestVersion != many {
 		t.Fatalf("begun %+v", begun.Transit)

@@ -16,10 +16,28 @@ import (
 
 // restoring is a restore under way.
 type restoring struct {
-	backup *transit.Backup
-	create CreateKeyRequest
-	id     ID
-	time   time.Time
+	outline *transit.Outline // nil if there is no backup to read
+	backup  *transit.Backup  // nil until the caller is known to be permitted
+	create  CreateKeyRequest
+	id      ID
+	time    time.Time
+}
+
+// read reads the keys, which takes time.
+func (r *restoring) read() (err error) {
+	if r.backup == nil {
+		r.backup, err = r.outline.Backup()
+	}
+	return keyringError(err)
+}
+
+func (r *restoring) wipe() {
+	if r.outline != nil {
+		r.outline.Wipe()
+	}
+	if r.backup != nil {
+		r.backup.Wipe()
+	}
 }
 
 // MaxRestoredVersions is how many versions a backup may have that is restored.
@@ -38,7 +56,7 @@ const restorePage = (store.MaxTxnChanges - 8) / 2
 // the same backup restored again goes on with it.
 func (s *Service) RestoreTransitKey(ctx context.Context, call Call, q RestoreTransitRequest) (Key, error) {
 	r, err := s.readBackup(q)
-	defer r.backup.Wipe()
+	defer r.wipe()
 	k, err := s.restoreNewest(ctx, call, q, r, err)
 	if q.ValidateOnly || err != nil && reasonOf(err) != "KEY_EXISTS" {
 		return k, err
@@ -56,7 +74,8 @@ func (s *Service) restoreNewest(ctx context.Context, call Call, q RestoreTransit
 	c := change{action: policy.ImportKey, namespace: q.Namespace, key: r.create.Key, idempotency: q.Idempotency, check: check,
 		request:  struct{ P, N, K, B, V any }{"transit backup", q.Namespace, q.Key, sha256.Sum256([]byte(q.Backup)), q.ValidateOnly},
 		lock:     func() *sync.Mutex { return s.creationLock(q.Namespace, r.id) },
-		resource: func(ctx context.Context) (*policy.Resource, error) { return s.restoreResource(ctx, r) }}
+		resource: func(ctx context.Context) (*policy.Resource, error) { return s.restoreResource(ctx, r) },
+		prepare:  func(context.Context, *trace) (func(), error) { return func() {}, r.read() }}
 	return mutate(ctx, s, call, c, func(ctx context.Context, t *trace, tx *transaction) (Key, error) {
 		k, err := s.planTransitRestore(ctx, tx, r)
 		if err == nil && q.ValidateOnly {
@@ -72,6 +91,7 @@ func (s *Service) restoreNewest(ctx context.Context, call Call, q RestoreTransit
 // very backup. Of any other it returns taken, or why it cannot go on.
 func (s *Service) restoreMore(ctx context.Context, call Call, r *restoring, taken error) (Key, error) {
 	c, at := s.keyChange(policy.ImportKey, r.create.Namespace, r.create.Key, "", nil)
+	c.prepare = func(context.Context, *trace) (func(), error) { return func() {}, r.read() }
 	return mutate(ctx, s, call, c, func(ctx context.Context, t *trace, tx *transaction) (Key, error) {
 		t.about(at.key)
 		k, d, err := s.currentActive(ctx, at)
@@ -129,33 +149,27 @@ func (r *restoring) page(below, oldest uint32) uint32 {
 	return below - restorePage
 }
 
-// readBackup reads what is to be restored. The backup of the result is never nil.
+// readBackup reads what is to be restored, but for its keys.
 func (s *Service) readBackup(q RestoreTransitRequest) (*restoring, error) {
-	r := &restoring{backup: &transit.Backup{}, create: CreateKeyRequest{Namespace: q.Namespace, Key: q.Key, Protection: Software}, id: newID(), time: s.now().UTC()}
-	// Before the caller is known to be permitted, so that policies see what the key is:
-	// how much there is to read is bounded first.
-	switch n, err := transit.CountBackup(q.Backup); {
-	case err != nil:
-		return r, keyringError(err)
-	case n > MaxRestoredVersions:
-		return r, invalid("backup", "has %d versions, the limit is %d; where it comes from, rewrap what the oldest %d encrypted, trim them (min_available_version), and back it up again", n, MaxRestoredVersions, n-MaxRestoredVersions)
-	}
-	backup, err := transit.ParseBackup(q.Backup)
+	r := &restoring{create: CreateKeyRequest{Namespace: q.Namespace, Key: q.Key, Protection: Software}, id: newID(), time: s.now().UTC()}
+	o, err := transit.ReadOutline(q.Backup)
 	if err != nil {
 		return r, keyringError(err)
 	}
-	r.backup = backup
+	r.outline = o
 	if q.Key == "" {
-		r.create.Key = backup.Name
+		r.create.Key = o.Name
 	}
-	b := r.backup
-	r.create.Exportable, r.create.Rotation = b.Exportable, Rotation{Period: b.AutoRotatePeriod}
-	r.create.Transit = &TransitOptions{Type: b.Settings.Type.Name(), Derived: b.Settings.Derived, Convergent: b.Settings.Convergent,
-		KeySize: b.Settings.KeySize, PlaintextBackup: b.PlaintextBackup}
+	r.create.Exportable, r.create.Rotation = o.Exportable, Rotation{Period: o.AutoRotatePeriod}
+	r.create.Transit = &TransitOptions{Type: o.Settings.Type.Name(), Derived: o.Settings.Derived, Convergent: o.Settings.Convergent,
+		KeySize: o.Settings.KeySize, PlaintextBackup: o.PlaintextBackup}
 	switch {
-	case q.Key == "" && checkName("key", b.Name) != nil:
-		return r, invalid("key", "is needed: the backup's own name, %q, is none that a key can have here; use letters, digits, '.', '_' and '-'", clip(b.Name))
-	case b.Imported && !b.AllowRotation && b.AutoRotatePeriod != 0:
+	case o.Versions > MaxRestoredVersions:
+		return r, invalid("backup", "has %d versions, the limit is %d; where it comes from, rewrap what the oldest %d encrypted, trim them (min_available_version), and back it up again",
+			o.Versions, MaxRestoredVersions, o.Versions-MaxRestoredVersions)
+	case q.Key == "" && checkName("key", o.Name) != nil:
+		return r, invalid("key", "is needed: the backup's own name, %q, is none that a key can have here; use letters, digits, '.', '_' and '-'", clip(o.Name))
+	case o.Imported && !o.AllowRotation && o.AutoRotatePeriod != 0:
 		return r, invalid("backup", "has an auto_rotate_period, and is of an imported key that may not be rotated; set that to 0 where it comes from, and back it up again")
 	}
 	if _, err := s.checkCreate(r.create); err != nil {
@@ -165,7 +179,7 @@ func (s *Service) readBackup(q RestoreTransitRequest) (*restoring, error) {
 }
 
 func (s *Service) restoreResource(ctx context.Context, r *restoring) (*policy.Resource, error) {
-	a := r.backup.Settings.Type.Algorithm()
+	a := r.outline.Settings.Type.Algorithm()
 	_, err := s.findNamespace(ctx, r.create.Namespace)
 	if err == nil {
 		err = s.usable(r.create.Namespace)

@@ -37,7 +37,7 @@ func assertAllocations(t *testing.T, what string, f func()) {
 }
 
 // A buffer without room grows once.
-func TestOneAllocationWithoutRoom(t *testing.T) {
+func TestAllocationsWithoutRoom(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector changes what is allocated")
 	}

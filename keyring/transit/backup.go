@@ -35,57 +35,75 @@ type BackupVersion struct {
 // MaxBackup is the longest backup that is read, in bytes.
 const MaxBackup = 32 << 20
 
-// ParseBackup reads the base64 text of a backup, or the JSON of an export of encryption or
+// Outline is what a backup says of its key beside the keys themselves, which take time to
+// check. It holds them in plaintext until it is wiped.
+type Outline struct {
+	Name                                                 string
+	Settings                                             Settings
+	Versions                                             int // how many
+	Exportable, PlaintextBackup, Imported, AllowRotation bool
+	AutoRotatePeriod                                     time.Duration
+
+	parse func() (*Backup, error)
+	wipe  func()
+}
+
+// ReadOutline reads the base64 text of a backup, or the JSON of an export of encryption or
 // signing keys, which has no HMAC keys, dates and settings, and to which "derived" and
-// "convergent_encryption" are to be added where they are true. Each key is checked: its size, that its
-// parts belong together, and that no version is missing. Unknown fields are ignored.
-// Errors: *keyring.InputError for field "backup"; keyring.ErrNotFIPS.
+// "convergent_encryption" are to be added where they are true. Unknown fields are ignored.
 // What transit could hold but this package cannot serve is refused and named.
-func ParseBackup(text string) (*Backup, error) {
+// Errors: *keyring.InputError for field "backup"; keyring.ErrNotFIPS.
+func ReadOutline(text string) (*Outline, error) {
 	if isExport(text) {
 		e, err := decodeExport(text)
 		if err != nil {
 			return nil, err
 		}
-		return e.parse()
+		return e.outline()
 	}
-	var data keyData
-	defer data.wipe()
-	if err := decodeBackup(text, &data); err != nil {
-		return nil, err
+	data := new(keyData)
+	o, err := data.outline(text)
+	if err != nil {
+		data.wipe()
 	}
-	if data.Policy == nil {
-		return nil, errNoBackup()
-	}
-	if err := data.Policy.check(); err != nil {
-		return nil, err
-	}
-	return data.parse()
+	return o, err
 }
 
-// CountBackup tells how many versions a backup has, for little: it looks at no key.
-// Error: *keyring.InputError for field "backup".
-func CountBackup(text string) (versions int, err error) {
-	if isExport(text) {
-		e, err := decodeExport(text)
-		if err != nil {
-			return 0, err
-		}
-		return len(e.Keys), nil
+// Backup reads the keys too. Each is checked: its size, that its parts belong together, and
+// that no version is missing. The result is the caller's to wipe. Errors: as ReadOutline.
+func (o *Outline) Backup() (*Backup, error) { return o.parse() }
+
+// Wipe wipes the keys that the outline holds.
+func (o *Outline) Wipe() { o.wipe() }
+
+// ParseBackup is ReadOutline and Backup in one.
+func ParseBackup(text string) (*Backup, error) {
+	o, err := ReadOutline(text)
+	if err != nil {
+		return nil, err
 	}
-	var data struct {
-		Policy *struct {
-			Latest    uint32 `json:"latest_version"`
-			Available uint32 `json:"min_available_version"`
-		} `json:"policy"`
+	defer o.Wipe()
+	return o.Backup()
+}
+
+func (d *keyData) outline(text string) (*Outline, error) {
+	if err := decodeBackup(text, d); err != nil {
+		return nil, err
 	}
-	if err := decodeBackup(text, &data); err != nil {
-		return 0, err
+	p := d.Policy
+	if p == nil {
+		return nil, errNoBackup()
 	}
-	if data.Policy == nil {
-		return 0, errNoBackup()
+	if err := p.check(); err != nil {
+		return nil, err
 	}
-	return max(int(data.Policy.Latest)-int(max(data.Policy.Available, 1))+1, 0), nil
+	s, _, err := d.settings()
+	if err != nil {
+		return nil, err
+	}
+	return &Outline{Name: p.Name, Settings: s, Versions: int(p.LatestVersion-max(p.MinAvailableVersion, 1)) + 1,
+		Exportable: p.Exportable, PlaintextBackup: p.PlaintextBackup, Imported: p.Imported, AllowRotation: p.AllowRotation,
+		AutoRotatePeriod: p.AutoRotatePeriod, parse: d.parse, wipe: d.wipe}, nil
 }
 
 // decodeBackup reads the JSON of a backup.

@@ -254,14 +254,16 @@ func TestEncodeTwice(t *testing.T) {
 	}
 }
 
-func TestCountBackup(t *testing.T) {
+func TestReadOutline(t *testing.T) {
 	eachGolden(t, func(t *testing.T, c goldenCase, b *Backup) {
-		if n := must[int](t)(CountBackup(c.Backup)); n != len(b.Versions) {
-			t.Errorf("counted %d versions of %d", n, len(b.Versions))
+		o := must[*Outline](t)(ReadOutline(c.Backup))
+		defer o.Wipe()
+		if o.Versions != len(b.Versions) || o.Name != b.Name || o.Settings != b.Settings || o.Exportable != b.Exportable {
+			t.Errorf("outlined %+v, of %d versions", o, len(b.Versions))
 		}
 	})
 	for _, text := range []string{"", "!", "e30=", "W10="} {
-		_, err := CountBackup(text)
+		_, err := ReadOutline(text)
 		var e *keyring.InputError
 		if !errors.As(err, &e) || e.Field != "backup" {
 			t.Errorf("%q: %v", text, err)

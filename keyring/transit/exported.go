@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/keywright/keywright/keyring"
@@ -49,15 +50,29 @@ func decodeExport(text string) (*exported, error) {
 	return e, nil
 }
 
-// parse makes a Backup of an export of encryption or signing keys. Versions have HMAC keys
-// of their own then, since those were not exported; they are always the same ones.
-func (e *exported) parse() (_ *Backup, err error) {
+// outline knows as much as an export tells.
+func (e *exported) outline() (*Outline, error) {
 	kind, ok := LookupType(e.Type)
 	if !ok {
 		return nil, refuseBackup("is an export of a key of type %q, which is not served", e.Type)
 	}
-	b := &Backup{Name: e.Name, Settings: Settings{Type: kind, Derived: e.Derived || e.Convergent, Convergent: e.Convergent},
-		Versions: map[uint32]BackupVersion{}, Exportable: true}
+	s := Settings{Type: kind, Derived: e.Derived || e.Convergent, Convergent: e.Convergent}
+	if kind.name == "hmac" {
+		for _, key := range e.Keys { // all of one size
+			s.KeySize = base64.RawStdEncoding.DecodedLen(len(strings.TrimRight(key, "=")))
+		}
+	}
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	return &Outline{Name: e.Name, Settings: s, Versions: len(e.Keys), Exportable: true,
+		parse: func() (*Backup, error) { return e.parse(s) }, wipe: func() {}}, nil
+}
+
+// parse makes a Backup of an export of encryption or signing keys. Versions have HMAC keys
+// of their own then, since those were not exported; they are always the same ones.
+func (e *exported) parse(s Settings) (_ *Backup, err error) {
+	b := &Backup{Name: e.Name, Settings: s, Versions: map[uint32]BackupVersion{}, Exportable: true}
 	defer func() {
 		if err != nil {
 			b.Wipe()
@@ -86,11 +101,6 @@ func (e *exported) parse() (_ *Backup, err error) {
 	b.MinDecryptionVersion = oldest
 	if oldest > 1 {
 		b.MinAvailableVersion, b.MinEncryptionVersion = oldest, oldest
-	}
-	if s := b.Settings; kind.name == "hmac" {
-		size, _ := base64.StdEncoding.DecodeString(e.Keys[strconv.Itoa(int(b.LatestVersion))])
-		s.KeySize = len(size)
-		b.Settings = s
 	}
 	return b, nil
 }

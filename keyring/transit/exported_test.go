@@ -38,8 +38,8 @@ func TestExportsAreRead(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", s, err)
 		}
-		if n, err := CountBackup(string(text)); n != 2 || err != nil {
-			t.Errorf("%s: counted %d, %v", s, n, err)
+		if o, err := ReadOutline(string(text)); err != nil || o.Versions != 2 || o.Settings != b.Settings {
+			t.Errorf("%s: outlined %+v, %v", s, o, err)
 		}
 		if b.Name != "k" || b.LatestVersion != 3 || b.MinAvailableVersion != 2 || b.Settings.Derived != s.Derived || b.Settings.Type != s.Type {
 			t.Errorf("%s: read %+v", s, b)
