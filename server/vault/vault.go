@@ -1,9 +1,7 @@
 package vault
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -109,11 +107,11 @@ func (x *exchange) put() {
 	clear(x.body)
 	clear(x.out)
 	x.memory.Wipe()
-	clear(x.request.Items)
+	x.request.Wipe()
 	if cap(x.body)+cap(x.out)+x.memory.Size() > keepBytes || cap(x.request.Items) > keepItems {
 		return
 	}
-	x.body, x.out, x.request.Fields = x.body[:0], x.out[:0], nil
+	x.body, x.out = x.body[:0], x.out[:0]
 	exchanges.Put(x)
 }
 
@@ -216,7 +214,7 @@ func (h *Handler) serve(req *http.Request, a gate.Arrival, x *exchange) (answer 
 	if h.origin.Check(req) != nil {
 		return nil, &kms.Error{Code: kms.PermissionDenied, Reason: "CROSS_ORIGIN", Message: "requests from web pages of another origin are refused"}
 	}
-	if err := x.read(req, h.config.MaxBodyBytes); err != nil {
+	if x.body, err = gate.ReadBody(req, x.body, h.config.MaxBodyBytes); err != nil {
 		return nil, err
 	}
 	if row, below := h.systemRow(path); row != nil {
@@ -263,25 +261,4 @@ func methodOf(req *http.Request) (string, bool) {
 		return req.Method, true
 	}
 	return "", false
-}
-
-// read reads the body whole, growing with what arrives and not with what was announced.
-func (x *exchange) read(req *http.Request, limit int) error {
-	if req.ContentLength > int64(limit) {
-		return gate.TooLarge(limit)
-	}
-	x.body = x.body[:0]
-	if req.ContentLength == 0 || req.Body == nil {
-		return nil
-	}
-	buffer := bytes.NewBuffer(x.body)
-	_, err := buffer.ReadFrom(io.LimitReader(req.Body, int64(limit)+1))
-	x.body = buffer.Bytes()
-	if err != nil {
-		return &kms.Error{Code: kms.InvalidArgument, Reason: "INCOMPLETE_BODY", Message: "the body ended early or came too slowly", Cause: err}
-	}
-	if len(x.body) > limit {
-		return gate.TooLarge(limit)
-	}
-	return nil
 }

@@ -1,8 +1,8 @@
 // Package flatjson reads and writes the JSON of small flat messages: one object
-// of base64 texts, whole numbers, booleans and enum names. It is a shortcut for
-// the hot methods of the REST API, not a JSON parser: whatever is unusual it
-// declines, for protojson to read or to refuse. What it does read, it reads as
-// protojson does (https://protobuf.dev/programming-guides/json/).
+// of base64 texts, whole numbers, booleans and enum names, or a list of such. It is a
+// shortcut for hot methods over HTTP, not a JSON parser: whatever is unusual it
+// declines, for protojson or encoding/json to read or to refuse. What it does read, it
+// reads as they do (https://protobuf.dev/programming-guides/json/).
 //
 // Functions are pure and safe for concurrent use; values point into buffers
 // that the caller owns.
@@ -25,6 +25,19 @@ type Field[M any] struct {
 func Bytes[M any](name string, at func(*M) *[]byte) Field[M] {
 	return Field[M]{name, func(s *Scanner, m *M) (ok bool) {
 		*at(m), ok = s.base64()
+		return ok
+	}}
+}
+
+// Text reads a text of printable ASCII without escapes, as it stands. What m gets points
+// into the body.
+func Text[M any](name string, at func(*M) *[]byte) Field[M] {
+	return Field[M]{name, func(s *Scanner, m *M) bool {
+		text, ok := s.text()
+		for _, c := range text {
+			ok = ok && c >= ' ' && c <= '~' && c != '\\'
+		}
+		*at(m) = text[:len(text):len(text)]
 		return ok
 	}}
 }
@@ -65,12 +78,41 @@ const maxFields = 64
 // whether it could. When it declines, m may be filled in part and must be
 // dropped. The bytes that m gets are good until s is used or wiped.
 func Scan[M any](s *Scanner, fields []Field[M], body []byte, m *M) bool {
-	s.rest, s.arena = body, slices.Grow(s.arena[:0], len(body))
+	s.begin(body)
+	return object(s, fields, m) && s.end()
+}
+
+// ScanList is Scan for a body that is an object of nothing but one list of messages, which
+// it appends to list.
+func ScanList[M any](s *Scanner, name string, fields []Field[M], body []byte, list []M) ([]M, bool) {
+	s.begin(body)
+	if !s.next('{') {
+		return list, false
+	}
+	if text, ok := s.text(); !ok || string(text) != name || !s.next(':') || !s.next('[') {
+		return list, false
+	}
+	for {
+		var m M
+		list = append(list, m)
+		if !object(s, fields, &list[len(list)-1]) {
+			return list, false
+		}
+		if s.next(']') {
+			return list, s.next('}') && s.end()
+		}
+		if !s.next(',') {
+			return list, false
+		}
+	}
+}
+
+func object[M any](s *Scanner, fields []Field[M], m *M) bool {
 	if len(fields) > maxFields || !s.next('{') {
 		return false
 	}
 	if s.next('}') {
-		return s.end()
+		return true
 	}
 	var seen uint64
 	for {
@@ -81,7 +123,7 @@ func Scan[M any](s *Scanner, fields []Field[M], body []byte, m *M) bool {
 		}
 		seen |= 1 << i
 		if s.next('}') {
-			return s.end()
+			return true
 		}
 		if !s.next(',') {
 			return false
@@ -104,6 +146,8 @@ type Scanner struct {
 	rest  []byte // what is still to be read
 	arena []byte // what was decoded
 }
+
+func (s *Scanner) begin(body []byte) { s.rest, s.arena = body, slices.Grow(s.arena[:0], len(body)) }
 
 // Wipe overwrites what was decoded and lets go of the body.
 func (s *Scanner) Wipe() {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -90,7 +89,7 @@ func (r *rest) serve(w http.ResponseWriter, req *http.Request, a gate.Arrival, x
 	if err := r.check(req); err != nil {
 		return err
 	}
-	if err := x.read(req, r.maxBytes); err != nil {
+	if x.body, err = gate.ReadBody(req, x.body, r.maxBytes); err != nil {
 		return err
 	}
 	if handled, err := r.serveHot(w, req, a, x); handled {
@@ -193,27 +192,6 @@ func (x *exchange) put() {
 	}
 	x.body, x.out = x.body[:0], x.out[:0]
 	exchanges.Put(x)
-}
-
-// read reads the body whole, growing with what arrives and not with what was
-// announced.
-func (x *exchange) read(req *http.Request, limit int) error {
-	if req.ContentLength > int64(limit) {
-		return gate.TooLarge(limit)
-	}
-	if req.ContentLength == 0 {
-		return nil
-	}
-	buffer := bytes.NewBuffer(x.body[:0])
-	_, err := buffer.ReadFrom(io.LimitReader(req.Body, int64(limit)+1))
-	x.body = buffer.Bytes()
-	if err != nil {
-		return &kms.Error{Code: kms.InvalidArgument, Reason: "INCOMPLETE_BODY", Message: "the body ended early or came too slowly", Cause: err}
-	}
-	if len(x.body) > limit {
-		return gate.TooLarge(limit)
-	}
-	return nil
 }
 
 // writeError writes the one form of errors.

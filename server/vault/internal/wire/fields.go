@@ -91,14 +91,14 @@ func (f Fields) Bool(name string) (bool, error) {
 	return v, nil
 }
 
-// Int returns a whole number, 0 if it is missing.
+// Int returns a whole number of at most 32 bits, 0 if it is missing.
 func (f Fields) Int(name string) (int, error) {
 	text, err := f.Text(name)
 	if err != nil || text == "" {
 		return 0, err
 	}
 	number, wrong := strconv.ParseFloat(strings.TrimSpace(text), 64)
-	if wrong != nil || number != math.Trunc(number) || math.Abs(number) > math.MaxInt32 {
+	if wrong != nil || number != math.Trunc(number) || math.Abs(number) > math.MaxUint32 {
 		return 0, Invalid(name, "must be a whole number")
 	}
 	return int(number), nil

@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 
 	"github.com/keywright/keywright/kms"
+	"github.com/keywright/keywright/server/internal/flatjson"
 )
 
 // Item is one operation of a request: of its batch_input, or its own. Texts are as they
@@ -22,13 +24,22 @@ type Request struct {
 	Batch bool
 	// Fields are all fields; empty where there are none but those of Items.
 	Fields Fields
+
+	scanner flatjson.Scanner
+}
+
+// Wipe forgets the request, for the next one.
+func (q *Request) Wipe() {
+	clear(q.Items)
+	q.Items, q.Fields = q.Items[:0], nil
+	q.scanner.Wipe()
 }
 
 // Read reads a request's body. With plain, what has the plain form, which programs send, is
 // scanned without decoding it into a tree; anything else is left to encoding/json.
 func (q *Request) Read(body []byte, plain bool) error {
 	q.Items, q.Batch, q.Fields = q.Items[:0], false, nil
-	if plain && scan(body, q) {
+	if plain && q.scan(body) {
 		return nil
 	}
 	q.Items, q.Batch = q.Items[:0], false
@@ -39,9 +50,35 @@ func (q *Request) Read(body []byte, plain bool) error {
 	return q.take(fields)
 }
 
+// itemFields are those of an Item that the plain form has.
+var itemFields = []flatjson.Field[Item]{
+	flatjson.Text("plaintext", func(i *Item) *[]byte { return &i.Plaintext }),
+	flatjson.Text("ciphertext", func(i *Item) *[]byte { return &i.Ciphertext }),
+	flatjson.Text("input", func(i *Item) *[]byte { return &i.Input }),
+	flatjson.Text("context", func(i *Item) *[]byte { return &i.Context }),
+	flatjson.Text("associated_data", func(i *Item) *[]byte { return &i.AAD }),
+	flatjson.Text("reference", func(i *Item) *[]byte { return &i.Reference }),
+	flatjson.Uint32("key_version", func(i *Item) *uint32 { return &i.Version }),
+}
+
+// batchInput is the field of a batch.
+const batchInput = "batch_input"
+
+// scan reads a body of the plain form: the fields of an Item, or a batch of such alone.
+func (q *Request) scan(body []byte) bool {
+	if bytes.HasPrefix(body, []byte(`{"`+batchInput+`"`)) {
+		q.Batch = true
+		var ok bool
+		q.Items, ok = flatjson.ScanList(&q.scanner, batchInput, itemFields, body, q.Items)
+		return ok
+	}
+	q.Items = append(q.Items, Item{})
+	return flatjson.Scan(&q.scanner, itemFields, body, &q.Items[0])
+}
+
 func (q *Request) take(fields Fields) error {
 	q.Fields = fields
-	list, given := fields["batch_input"]
+	list, given := fields[batchInput]
 	if !given || list == nil {
 		q.Items = append(q.Items, itemOf(fields))
 		return q.Items[0].Err
@@ -52,12 +89,12 @@ func (q *Request) take(fields Fields) error {
 		ok = json.Unmarshal([]byte(text), &items) == nil
 	}
 	if !ok {
-		return Invalid("batch_input", "must be a list of objects")
+		return Invalid(batchInput, "must be a list of objects")
 	}
 	for _, entry := range items {
 		f, ok := entry.(map[string]any)
 		if !ok {
-			return Invalid("batch_input", "must be a list of objects")
+			return Invalid(batchInput, "must be a list of objects")
 		}
 		q.Items = append(q.Items, itemOf(f))
 	}
@@ -67,10 +104,10 @@ func (q *Request) take(fields Fields) error {
 // Limit refuses a batch that is empty or has more than kms.MaxBatch items.
 func (q *Request) Limit() error {
 	if q.Batch && len(q.Items) == 0 {
-		return Invalid("batch_input", "missing batch input to process")
+		return Invalid(batchInput, "missing batch input to process")
 	}
 	if len(q.Items) > kms.MaxBatch {
-		return Invalid("batch_input", "has %d items, the limit is %d; send several requests", len(q.Items), kms.MaxBatch)
+		return Invalid(batchInput, "has %d items, the limit is %d; send several requests", len(q.Items), kms.MaxBatch)
 	}
 	return nil
 }

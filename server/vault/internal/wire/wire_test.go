@@ -22,7 +22,7 @@ func FuzzScan(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var scanned, read Request
-		if !scan(body, &scanned) {
+		if !scanned.scan(body) {
 			return
 		}
 		if err := read.Read(body, false); err != nil {
@@ -58,7 +58,7 @@ func TestThePlainFormIsScanned(t *testing.T) {
 		`{"plaintext":"eA==","type":"x"}`: false, `{"batch_input":[{"plaintext":"eA=="}],"partial_failure_response_code":200}`: false,
 		`{"key_version":"1"}`: false, `null`: false, ``: false, `{"plaintext":null}`: false, `{"plaintext":"\u0041"}`: false,
 	} {
-		if got := scan([]byte(body), new(Request)); got != want {
+		if got := new(Request).scan([]byte(body)); got != want {
 			t.Errorf("%s: scanned: %v", body, got)
 		}
 	}
