@@ -86,12 +86,12 @@ func TestVaultByCertificate(t *testing.T) {
 	}
 	login := send("PUT", "auth/cert/login", "{}")
 	auth, _ := login.body["auth"].(map[string]any)
-	placeholder, _ := auth["client_token"].(string)
-	if a := send("PUT", "transit/encrypt/k", `{"plaintext":"eA=="}`, "X-Vault-Token", placeholder); a.status != http.StatusOK {
-		t.Errorf("with what the login gave, %q: %d %s", placeholder, a.status, a.text)
+	given, _ := auth["client_token"].(string)
+	if a := send("PUT", "transit/encrypt/k", `{"plaintext":"eA=="}`, "X-Vault-Token", given); a.status != http.StatusOK {
+		t.Errorf("with what the login gave, %q: %d %s", given, a.status, a.text)
 	}
-	if a := h.send("PUT", "transit/encrypt/k", `{"plaintext":"eA=="}`, "X-Vault-Token", placeholder); a.status != http.StatusForbidden {
-		t.Errorf("the placeholder without the certificate: %d %s", a.status, a.text)
+	if a := h.send("PUT", "transit/encrypt/k", `{"plaintext":"eA=="}`, "X-Vault-Token", given); a.status != http.StatusForbidden {
+		t.Errorf("the same without the certificate: %d %s", a.status, a.text)
 	}
 	if a := send("POST", "transit/encrypt/k", `{"plaintext":"eA=="}`, "Origin", "https://elsewhere.example"); a.status != http.StatusForbidden {
 		t.Errorf("from a web page: %d %s", a.status, a.text)

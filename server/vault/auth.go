@@ -209,8 +209,8 @@ func (h *Handler) createToken(ctx context.Context, q *systemQuery) (*wire.Answer
 	return &wire.Answer{Warnings: warnings, Auth: auth(made.Text, caller, left(made.Expires, h.clock()), !made.RenewableUntil.IsZero())}, nil
 }
 
-// certificateLogin answers with a placeholder: each request over mTLS is authenticated by
-// its own connection's certificate.
+// certificateLogin answers with CertificateToken, which stands for the client certificate
+// of the connection: each request over mTLS is authenticated by its own connection's.
 func (h *Handler) certificateLogin(ctx context.Context, q *systemQuery) (*wire.Answer, error) {
 	if q.call.Caller.TokenID != "" || q.call.Caller.Method != "mtls" {
 		return nil, wire.Invalid("", "client certificate must be supplied, and no token")
