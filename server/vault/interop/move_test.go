@@ -158,20 +158,3 @@ func readKept(t *testing.T) (all []kept) {
 	}
 	return all
 }
-
-// TestMove moves keys from a running OpenBao here, and those made here back.
-func TestMove(t *testing.T) {
-	there := newBao(t)
-	here := newTarget(t)
-	for _, k := range movers() {
-		t.Run(k.name(), func(t *testing.T) {
-			t.Parallel()
-			old, new := newTry(t, there, there.clients()["openbao"]), newTry(t, here, here.clients()["vault"])
-			for _, way := range [][2]*try{{old, new}, {new, old}} {
-				name, filled := way[1].fresh(), k.fill(way[0])
-				way[1].put("restore/"+name, fields{"backup": filled.Backup})
-				filled.check(way[1], name)
-			}
-		})
-	}
-}

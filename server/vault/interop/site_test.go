@@ -1,10 +1,11 @@
 // Package interop tries the Vault-compatible listener with the clients' own code: the
-// API packages of Vault and OpenBao, Vault's transit seal, the sops program and, where
-// there is one, a whole OpenBao server.
+// API packages of Vault and OpenBao, Vault's transit seal, the sops program and, if asked
+// to, a whole OpenBao server.
 //
 // KEYWRIGHT_COMPAT_PEER, the URL of an OpenBao server, and KEYWRIGHT_COMPAT_PEER_TOKEN
 // run the same expectations against that server, which shows that they are its own.
-// KEYWRIGHT_COMPAT_BAO, the path of a bao program, adds the tests of a whole OpenBao.
+// The build tag bao adds the tests of a whole OpenBao, for which KEYWRIGHT_COMPAT_BAO is
+// the path of a bao program.
 package interop
 
 import (
