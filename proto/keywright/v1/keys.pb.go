@@ -363,8 +363,11 @@ type VaultKey struct {
 	ImportedKey          bool   `protobuf:"varint,9,opt,name=imported_key,json=importedKey,proto3" json:"imported_key,omitempty"`
 	// Of an imported key: that it can be rotated.
 	AllowRotation bool `protobuf:"varint,10,opt,name=allow_rotation,json=allowRotation,proto3" json:"allow_rotation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Of a restore from a backup that is not done: the oldest version that is here; older ones are still to be restored,
+	// which restoring the same backup again goes on with. 0: none are.
+	OldestRestoredVersion uint32 `protobuf:"varint,11,opt,name=oldest_restored_version,json=oldestRestoredVersion,proto3" json:"oldest_restored_version,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *VaultKey) Reset() {
@@ -465,6 +468,13 @@ func (x *VaultKey) GetAllowRotation() bool {
 		return x.AllowRotation
 	}
 	return false
+}
+
+func (x *VaultKey) GetOldestRestoredVersion() uint32 {
+	if x != nil {
+		return x.OldestRestoredVersion
+	}
+	return 0
 }
 
 type KeyVersion struct {
@@ -2596,7 +2606,7 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"\x05vault\x18\x15 \x01(\v2\x16.keywright.v1.VaultKeyR\x05vault\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf0\x03\n" +
 	"\bVaultKey\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\aderived\x18\x02 \x01(\bR\aderived\x123\n" +
@@ -2608,7 +2618,8 @@ const file_keywright_v1_keys_proto_rawDesc = "" +
 	"\x16allow_plaintext_backup\x18\b \x01(\bR\x14allowPlaintextBackup\x12!\n" +
 	"\fimported_key\x18\t \x01(\bR\vimportedKey\x12%\n" +
 	"\x0eallow_rotation\x18\n" +
-	" \x01(\bR\rallowRotation\"\xc2\x05\n" +
+	" \x01(\bR\rallowRotation\x126\n" +
+	"\x17oldest_restored_version\x18\v \x01(\rR\x15oldestRestoredVersion\"\xc2\x05\n" +
 	"\n" +
 	"KeyVersion\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +

@@ -79,5 +79,5 @@ func vaultKey(t *kms.TransitKey) *pb.VaultKey {
 	}
 	return &pb.VaultKey{Type: t.Type, Derived: t.Derived, ConvergentEncryption: t.Convergent, MinDecryptionVersion: t.MinDecryptionVersion,
 		MinEncryptionVersion: t.MinEncryptionVersion, MinAvailableVersion: t.MinAvailableVersion, DeletionAllowed: t.DeletionAllowed,
-		AllowPlaintextBackup: t.PlaintextBackup, ImportedKey: t.Imported, AllowRotation: t.AllowRotation}
+		AllowPlaintextBackup: t.PlaintextBackup, ImportedKey: t.Imported, AllowRotation: t.AllowRotation, OldestRestoredVersion: t.Restoring}
 }

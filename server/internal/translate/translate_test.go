@@ -264,6 +264,7 @@ func TestResponsesAreWhole(t *testing.T) {
 	// "ENABLED" is no purpose, protection or other state; the end-to-end tests have those.
 	response(t, Namespace, "state")
 	response(t, Key, "purpose", "protection_level", "state")
+	response(t, vaultKey)
 	response(t, func(s kms.Status) *pb.Status { return Status(s, "v") })
 	response(t, func(s kms.Status) *pb.HsmStatus { return Status(s, "v").Hsm })
 	response(t, func(s kms.Status) *pb.StoreStatus { return Status(s, "v").Store })

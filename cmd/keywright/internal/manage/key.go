@@ -234,6 +234,7 @@ func keyColumns() []ui.Column[*keywrightv1.Key] {
 		{Title: "protection", Value: func(k k) string { return k.GetProtectionLevel().String() }},
 		{Title: "framing", Detail: true, Value: func(k k) string { return k.GetFraming().String() }},
 		{Title: "Vault type", Detail: true, Value: func(k k) string { return k.GetVault().GetType() }},
+		{Title: "restoring", Detail: true, Value: restoringText},
 		{Title: "exportable", Detail: true, Value: func(k k) string { return ui.YesNo(k.GetExportable()) }},
 		{Title: "material", Detail: true, Value: func(k k) string { return k.GetOrigin().String() }},
 		{Title: "imported", Detail: true, Value: func(k k) string { return ui.Time(k.GetImportTime()) }},
@@ -247,6 +248,16 @@ func keyColumns() []ui.Column[*keywrightv1.Key] {
 		{Title: "destruction", Detail: true, Value: func(k k) string { return ui.Time(k.GetDestroyTime()) }},
 		{Title: "erased", Detail: true, Value: func(k k) string { return ui.Time(k.GetEraseTime()) }},
 	}
+}
+
+// restoringText says what a restore from a backup that is under way, or was cut short,
+// has left to do.
+func restoringText(k *keywrightv1.Key) string {
+	oldest := k.GetVault().GetOldestRestoredVersion()
+	if oldest == 0 {
+		return ""
+	}
+	return "versions below " + ui.Number(oldest) + " are still to come; if no restore is under way, restore from the same backup again"
 }
 
 func rotationText(r *keywrightv1.RotationPolicy) string {
