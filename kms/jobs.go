@@ -142,7 +142,7 @@ func (s *Service) probe(ctx context.Context, d *device) {
 	s.followLoss(ctx, d)
 }
 
-// countKeys counts the store's keys from time to time, for metrics.
+// countKeys counts the store's keys from time to time, for metrics and the status.
 func (s *Service) countKeys(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -162,9 +162,18 @@ func (s *Service) count(ctx context.Context) error {
 	}
 	made, err := s.countRecords(ctx, prefixKeyID)
 	if err == nil {
-		s.counted.Store(&KeyCounts{Active: active, Deleted: max(made-active, 0)})
+		s.counted.Store(&KeyCounts{Active: active, Deleted: max(made-active, 0), PlaintextExport: s.countPlaintextExport()})
 	}
 	return err
+}
+
+func (s *Service) countPlaintextExport() (n int64) {
+	for _, ns := range s.namespaces.All() {
+		if ns.PlaintextExport && ns.State != NamespaceDeleted {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Service) countRecords(ctx context.Context, prefix string) (n int64, err error) {

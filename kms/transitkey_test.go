@@ -77,6 +77,9 @@ func TestPlaintextExportIsTheNamespaces(t *testing.T) {
 	if ns := must[Namespace](t)(in.GetNamespace(t.Context(), admin(), "open")); !ns.PlaintextExport {
 		t.Errorf("told %+v", ns)
 	}
+	if err := in.Service.count(t.Context()); err != nil || in.Health(t.Context()).Keys.PlaintextExport != 1 {
+		t.Errorf("counted %+v, %v", in.Health(t.Context()).Keys, err)
+	}
 	in.exportable("pay", "native", "") // wrapped only
 }
 

@@ -360,8 +360,9 @@ type Status struct {
 
 // KeyCounts counts the store's keys; it is up to a few minutes old.
 type KeyCounts struct {
-	Active  int64
-	Deleted int64 // scheduled for deletion, or deleted
+	Active          int64
+	Deleted         int64 // scheduled for deletion, or deleted
+	PlaintextExport int64 // namespaces of PlaintextExport that are not removed
 }
 
 // CacheStatus describes what is kept in memory.

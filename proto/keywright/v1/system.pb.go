@@ -83,8 +83,10 @@ type Status struct {
 	RewrapRemaining uint64 `protobuf:"varint,13,opt,name=rewrap_remaining,json=rewrapRemaining,proto3" json:"rewrap_remaining,omitempty"`
 	// Why the last one could not be; empty when nothing is wrong.
 	RewrapProblem string `protobuf:"bytes,14,opt,name=rewrap_problem,json=rewrapProblem,proto3" json:"rewrap_problem,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Namespaces whose keys may be made exportable in plaintext, those scheduled for deletion included; counted every few minutes.
+	PlaintextExportNamespaces uint64 `protobuf:"varint,15,opt,name=plaintext_export_namespaces,json=plaintextExportNamespaces,proto3" json:"plaintext_export_namespaces,omitempty"`
+	unknownFields             protoimpl.UnknownFields
+	sizeCache                 protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -213,6 +215,13 @@ func (x *Status) GetRewrapProblem() string {
 		return x.RewrapProblem
 	}
 	return ""
+}
+
+func (x *Status) GetPlaintextExportNamespaces() uint64 {
+	if x != nil {
+		return x.PlaintextExportNamespaces
+	}
+	return 0
 }
 
 type TokenStatus struct {
@@ -911,7 +920,7 @@ var File_keywright_v1_system_proto protoreflect.FileDescriptor
 const file_keywright_v1_system_proto_rawDesc = "" +
 	"\n" +
 	"\x19keywright/v1/system.proto\x12\fkeywright.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xbf\x04\n" +
+	"\x10GetStatusRequest\"\xff\x04\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12'\n" +
 	"\x0finstallation_id\x18\x02 \x01(\tR\x0einstallationId\x129\n" +
@@ -928,7 +937,8 @@ const file_keywright_v1_system_proto_rawDesc = "" +
 	"\x06tokens\x18\v \x03(\v2\x19.keywright.v1.TokenStatusR\x06tokens\x127\n" +
 	"\tseal_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\bsealTime\x12)\n" +
 	"\x10rewrap_remaining\x18\r \x01(\x04R\x0frewrapRemaining\x12%\n" +
-	"\x0erewrap_problem\x18\x0e \x01(\tR\rrewrapProblem\"\xbe\x01\n" +
+	"\x0erewrap_problem\x18\x0e \x01(\tR\rrewrapProblem\x12>\n" +
+	"\x1bplaintext_export_namespaces\x18\x0f \x01(\x04R\x19plaintextExportNamespaces\"\xbe\x01\n" +
 	"\vTokenStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x03hsm\x18\x02 \x01(\v2\x17.keywright.v1.HsmStatusR\x03hsm\x127\n" +

@@ -25,6 +25,7 @@ func Status(s kms.Status, version string) *pb.Status {
 		},
 		Epoch: s.Epoch, Tokens: each(s.Tokens, token), SealTime: timestamp(s.Sealed),
 		RewrapRemaining: s.Rewrap.Remaining, RewrapProblem: s.Rewrap.Problem,
+		PlaintextExportNamespaces: uint64(s.Keys.PlaintextExport),
 	}
 }
 

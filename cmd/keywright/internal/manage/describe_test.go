@@ -24,6 +24,12 @@ func wantDescribed[T proto.Message](t *testing.T, columns []ui.Column[T], item T
 	}
 }
 
+func TestStatusTellsOfPlaintextExport(t *testing.T) {
+	for n, want := range map[uint64]string{0: "-", 1: "1 namespace", 2: "2 namespaces"} {
+		wantDescribed(t, statusColumns(), &keywrightv1.Status{PlaintextExportNamespaces: n}, "Plaintext export +"+want+"$")
+	}
+}
+
 func TestDescribeTellsOfARestore(t *testing.T) {
 	k := &keywrightv1.Key{Vault: &keywrightv1.VaultKey{}}
 	wantDescribed(t, keyColumns(), k, "Restoring +-$")

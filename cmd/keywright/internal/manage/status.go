@@ -50,6 +50,7 @@ func statusColumns() []ui.Column[*keywrightv1.Status] {
 		{Title: "store", Value: func(s s) string {
 			return fmt.Sprintf("%s, revision %d", ui.Cell(s.GetStore().GetDriver()), s.GetStore().GetRevision())
 		}},
+		{Title: "plaintext export", Value: plaintextExportText},
 		{Title: "epoch", Value: func(s s) string { return strconv.FormatUint(s.GetEpoch(), 10) }},
 		{Title: "policy revision", Value: func(s s) string { return strconv.FormatUint(s.GetPolicyRevision(), 10) }},
 		{Title: "audit log", Value: func(s s) string { return health(s.GetAudit().GetHealthy(), s.GetAudit().GetProblem()) }},
@@ -74,6 +75,18 @@ func tokenKeysText(s *keywrightv1.Status) string {
 		text += fmt.Sprintf("; %d to be removed, %d unknown, %d MISSING", k.GetOrphans(), k.GetUnknown(), k.GetMissing())
 	}
 	return text
+}
+
+// plaintextExportText says how many namespaces let key material leave in plaintext.
+func plaintextExportText(s *keywrightv1.Status) string {
+	switch n := s.GetPlaintextExportNamespaces(); n {
+	case 0:
+		return ""
+	case 1:
+		return "1 namespace"
+	default:
+		return fmt.Sprintf("%d namespaces", n)
+	}
 }
 
 func signed(s *keywrightv1.Status) string {
