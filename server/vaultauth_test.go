@@ -42,6 +42,9 @@ func TestVaultTokens(t *testing.T) {
 	if bearer.status != http.StatusOK {
 		t.Errorf("a bearer token: %d %s", bearer.status, bearer.text)
 	}
+	if a := h.send("GET", "auth/token/lookup-self", "", "X-Vault-Token", "", "Authorization", "bearer "+lease); a.status != http.StatusOK || a.data()["id"] != lease {
+		t.Errorf("lookup-self of a bearer token: %d %s", a.status, a.text)
+	}
 	if a := h.send("PUT", "auth/token/revoke-self", "", "X-Vault-Token", lease); a.status != http.StatusNoContent {
 		t.Errorf("revoke-self: %d %s", a.status, a.text)
 	}
@@ -89,6 +92,9 @@ func TestVaultByCertificate(t *testing.T) {
 	given, _ := auth["client_token"].(string)
 	if a := send("PUT", "transit/encrypt/k", `{"plaintext":"eA=="}`, "X-Vault-Token", given); a.status != http.StatusOK {
 		t.Errorf("with what the login gave, %q: %d %s", given, a.status, a.text)
+	}
+	if a := send("PUT", "transit/encrypt/k", `{"plaintext":"eA=="}`, "X-Vault-Token", "", "Authorization", "bearer "+given); a.status != http.StatusOK {
+		t.Errorf("with the same as a bearer token: %d %s", a.status, a.text)
 	}
 	if a := h.send("PUT", "transit/encrypt/k", `{"plaintext":"eA=="}`, "X-Vault-Token", given); a.status != http.StatusForbidden {
 		t.Errorf("the same without the certificate: %d %s", a.status, a.text)

@@ -45,6 +45,27 @@ func TestVaultReadsLeniently(t *testing.T) {
 	}
 }
 
+func TestVaultListsInParts(t *testing.T) {
+	h := newVaultHarness(t, nil)
+	for _, name := range []string{"c", "a", "b"} {
+		h.put("transit/keys/"+name, "")
+	}
+	for query, want := range map[string]string{
+		"": "[a b c]", "?limit=2": "[a b]", "?limit=0": "[a b c]", "?limit=-1": "[a b c]", "?after=a": "[b c]",
+		"?after=a&limit=1": "[b]", "?after=aa": "[b c]", "?limit=9": "[a b c]",
+	} {
+		if a := h.send("LIST", "transit/keys"+query, ""); a.status != http.StatusOK || fmt.Sprint(a.data()["keys"]) != want {
+			t.Errorf("%s: %d %s, want %s", query, a.status, a.text, want)
+		}
+	}
+	if a := h.send("LIST", "transit/keys?after=c", ""); a.status != http.StatusNotFound {
+		t.Errorf("after the last: %d %s", a.status, a.text)
+	}
+	if a := h.send("LIST", "transit/keys?limit=x", ""); a.status != http.StatusBadRequest {
+		t.Errorf("no limit: %d %s", a.status, a.text)
+	}
+}
+
 func TestVaultErrors(t *testing.T) {
 	h := newVaultHarness(t, func(c *server.Config) { c.Vault.MaxBodyBytes = 64 << 10 })
 	h.put("transit/keys/k", "")

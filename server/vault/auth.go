@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/keywright/keywright/kms"
@@ -46,7 +45,7 @@ func (h *Handler) lookedUp(ctx context.Context, call kms.Call, text string) (map
 
 // token is the text that the caller presented.
 func (q *systemQuery) token() string {
-	if text := strings.TrimPrefix(q.arrival.Authorization, "Bearer "); text != "" {
+	if text := bearer(q.arrival.Authorization); text != "" {
 		return text
 	}
 	return CertificateToken

@@ -175,10 +175,20 @@ func authorization(req *http.Request) string {
 		return "Bearer " + token[0]
 	}
 	given := strings.Join(req.Header["Authorization"], ", ")
-	if given == "Bearer "+CertificateToken {
+	if bearer(given) == CertificateToken {
 		return ""
 	}
 	return given
+}
+
+// bearer is the token in an authorization, "" if there is none. The scheme's name is
+// case-insensitive (RFC 9110, 11.1).
+func bearer(authorization string) string {
+	scheme, text, _ := strings.Cut(authorization, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return text
 }
 
 const reasonNoRoute = "NO_ROUTE"

@@ -52,7 +52,7 @@ func (e *Engine) createMissing(ctx context.Context, q *Query) error {
 	if r.Err != nil {
 		return r.Err
 	}
-	_, err := e.service.CreateKey(ctx, q.Call, kms.CreateKeyRequest{Namespace: q.Namespace, Key: q.key(), Transit: &o})
+	_, err := e.Service.CreateKey(ctx, q.Call, kms.CreateKeyRequest{Namespace: q.Namespace, Key: q.key(), Transit: &o})
 	if kms.CodeOf(err) == kms.AlreadyExists { // by somebody else, meanwhile
 		return nil
 	}
@@ -133,7 +133,7 @@ func (e *Engine) dataKey(ctx context.Context, q *Query) (*wire.Answer, error) {
 	default:
 		return nil, wire.Invalid("bits", "invalid bit length; bits must be 128, 256 or 512")
 	}
-	made, err := e.service.TransitDataKey(ctx, q.Call, &o)
+	made, err := e.Service.TransitDataKey(ctx, q.Call, &o)
 	if err != nil {
 		return nil, encrypt.worded(err)
 	}

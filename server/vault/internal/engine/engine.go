@@ -27,7 +27,6 @@ type Options struct {
 // Engine serves the paths below a mount.
 type Engine struct {
 	Options
-	service *kms.Service
 	byFirst map[string][]*Route // by the path's first segment
 	routes  []*Route
 }
@@ -101,7 +100,7 @@ func (m *Memory) Size() int { return cap(m.Raw) + cap(m.arena) }
 
 // New returns an Engine.
 func New(o Options) *Engine {
-	e := &Engine{Options: o, service: o.Service, byFirst: map[string][]*Route{}}
+	e := &Engine{Options: o, byFirst: map[string][]*Route{}}
 	for _, table := range [][]Route{useRoutes(), keyRoutes(), transferRoutes()} {
 		for _, r := range table {
 			e.routes = append(e.routes, &r)

@@ -2,8 +2,8 @@ package engine
 
 import (
 	"context"
+	"math"
 	"net/url"
-	"slices"
 	"strconv"
 	"time"
 
@@ -32,55 +32,45 @@ func keyRoutes() []Route {
 
 const listPage = 1000
 
-// listKeys lists the keys of VAULT framing; where there are none it is, as with the
-// original, as if the path did not exist.
+// listKeys lists the keys of VAULT framing, by name; where there are none it is, as with
+// the original, as if the path did not exist.
 func (e *Engine) listKeys(ctx context.Context, q *Query) (*wire.Answer, error) {
-	names, page := []string{}, ""
-	for {
-		keys, next, err := e.service.ListKeys(ctx, q.Call, kms.ListKeysRequest{Namespace: q.Namespace, PageSize: listPage, PageToken: page})
+	after, limit, err := paging(q.Values)
+	if err != nil {
+		return nil, err
+	}
+	names := []string{}
+	for page := ""; ; {
+		keys, next, err := e.Service.ListKeys(ctx, q.Call, kms.ListKeysRequest{Namespace: q.Namespace, PageSize: listPage, PageToken: page})
 		if err != nil {
 			return nil, err
 		}
 		for _, k := range keys {
-			if k.Transit != nil {
+			if k.Transit != nil && k.Name > after {
 				names = append(names, k.Name)
 			}
 		}
-		if page = next; page == "" {
+		if page = next; page == "" || len(names) >= limit {
 			break
 		}
 	}
-	names, err := paged(names, q.Values)
-	if err != nil {
-		return nil, err
-	}
-	if len(names) == 0 {
+	if names = names[:min(limit, len(names))]; len(names) == 0 {
 		return nil, &kms.Error{Code: kms.NotFound, Reason: keyNotFound}
 	}
 	return &wire.Answer{Data: map[string]any{"keys": names}}, nil
 }
 
-// paged is the part of a sorted list that the query's after and limit ask for.
-func paged(names []string, query url.Values) ([]string, error) {
-	from, _ := slices.BinarySearchFunc(names, query.Get("after"), func(name, after string) int {
-		if name <= after {
-			return -1
-		}
-		return 1
-	})
-	if query.Get("after") != "" {
-		names = names[from:]
-	}
+// paging is the part of a list that a query asks for: at most limit names, after a name.
+func paging(query url.Values) (after string, limit int, err error) {
 	if text := query.Get("limit"); text != "" {
-		limit, err := strconv.Atoi(text)
-		if err != nil {
-			return nil, wire.Invalid("limit", "must be a whole number")
-		}
-		if limit > 0 {
-			names = names[:min(limit, len(names))]
+		if limit, err = strconv.Atoi(text); err != nil {
+			return "", 0, wire.Invalid("limit", "must be a whole number")
 		}
 	}
-	return names, nil
+	if limit <= 0 { // there is none
+		limit = math.MaxInt
+	}
+	return query.Get("after"), limit, nil
 }
 
 func (e *Engine) readKey(ctx context.Context, q *Query) (*wire.Answer, error) {
@@ -95,7 +85,7 @@ func (e *Engine) readKey(ctx context.Context, q *Query) (*wire.Answer, error) {
 }
 
 func (e *Engine) read(ctx context.Context, q *Query, derivation []byte) (*wire.Answer, error) {
-	info, err := e.service.ReadTransitKey(ctx, q.Call, kms.ReadTransitRequest{Namespace: q.Namespace, Key: q.key(), Context: derivation})
+	info, err := e.Service.ReadTransitKey(ctx, q.Call, kms.ReadTransitRequest{Namespace: q.Namespace, Key: q.key(), Context: derivation})
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +154,7 @@ func (e *Engine) createKey(ctx context.Context, q *Query) (*wire.Answer, error) 
 	if r.Err != nil {
 		return nil, r.Err
 	}
-	_, err := e.service.CreateKey(ctx, q.Call, create)
+	_, err := e.Service.CreateKey(ctx, q.Call, create)
 	existed := kms.CodeOf(err) == kms.AlreadyExists
 	if err != nil && !existed {
 		return nil, err
@@ -187,7 +177,7 @@ func (e *Engine) changed(ctx context.Context, q *Query) (*wire.Answer, error) {
 }
 
 func (e *Engine) deleteKey(ctx context.Context, q *Query) (*wire.Answer, error) {
-	_, err := e.service.DeleteKey(ctx, q.Call, kms.DestroyRequest{Namespace: q.Namespace, Key: q.key()})
+	_, err := e.Service.DeleteKey(ctx, q.Call, kms.DestroyRequest{Namespace: q.Namespace, Key: q.key()})
 	if err != nil {
 		return nil, encrypt.worded(err)
 	}
@@ -198,7 +188,7 @@ func (e *Engine) deleteKey(ctx context.Context, q *Query) (*wire.Answer, error) 
 func (e *Engine) restoreDeleted(ctx context.Context, q *Query) (*wire.Answer, error) {
 	var found kms.Key
 	for page := ""; ; {
-		keys, next, err := e.service.ListKeys(ctx, q.Call, kms.ListKeysRequest{Namespace: q.Namespace, PageSize: listPage, PageToken: page, ShowDeleted: true})
+		keys, next, err := e.Service.ListKeys(ctx, q.Call, kms.ListKeysRequest{Namespace: q.Namespace, PageSize: listPage, PageToken: page, ShowDeleted: true})
 		if err != nil {
 			return nil, err
 		}
@@ -214,7 +204,7 @@ func (e *Engine) restoreDeleted(ctx context.Context, q *Query) (*wire.Answer, er
 	if found.ID == 0 {
 		return nil, wire.Invalid("", "%s", noEncryptionKey)
 	}
-	if _, err := e.service.RestoreKey(ctx, q.Call, kms.RestoreKeyRequest{Namespace: q.Namespace, ID: found.ID}); err != nil {
+	if _, err := e.Service.RestoreKey(ctx, q.Call, kms.RestoreKeyRequest{Namespace: q.Namespace, ID: found.ID}); err != nil {
 		return nil, err
 	}
 	return e.changed(ctx, q)
@@ -232,14 +222,14 @@ func (e *Engine) configureKey(ctx context.Context, q *Query) (*wire.Answer, erro
 	if r.Err != nil {
 		return nil, r.Err
 	}
-	if _, err := e.service.ConfigureTransitKey(ctx, q.Call, change); err != nil {
+	if _, err := e.Service.ConfigureTransitKey(ctx, q.Call, change); err != nil {
 		return nil, encrypt.worded(err)
 	}
 	return e.changed(ctx, q)
 }
 
 func (e *Engine) rotateKey(ctx context.Context, q *Query) (*wire.Answer, error) {
-	if _, err := e.service.RotateKey(ctx, q.Call, q.ref()); err != nil {
+	if _, err := e.Service.RotateKey(ctx, q.Call, q.ref()); err != nil {
 		if reason(err) == keyNotFound {
 			return nil, wire.Invalid("", "key not found")
 		}
@@ -259,7 +249,7 @@ func (e *Engine) trimKey(ctx context.Context, q *Query) (*wire.Answer, error) {
 	case version == 0:
 		return nil, wire.Invalid("min_available_version", "minimum available version should be positive")
 	}
-	_, err := e.service.TrimTransitKey(ctx, q.Call, kms.TrimTransitRequest{Namespace: q.Namespace, Key: q.key(), MinAvailableVersion: version})
+	_, err := e.Service.TrimTransitKey(ctx, q.Call, kms.TrimTransitRequest{Namespace: q.Namespace, Key: q.key(), MinAvailableVersion: version})
 	if reason(err) == keyNotFound {
 		return nil, wire.Invalid("", "invalid key name")
 	}

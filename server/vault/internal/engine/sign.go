@@ -209,7 +209,7 @@ func (e *Engine) random(ctx context.Context, q *Query) (*wire.Answer, error) {
 	if format != "" && format != "base64" && format != "hex" {
 		return nil, wire.Invalid("format", "unsupported encoding format %q; must be \"hex\" or \"base64\"", format)
 	}
-	made, err := e.service.GenerateRandom(ctx, q.Call, &kms.GenerateRandomRequest{Namespace: q.Namespace, Size: size})
+	made, err := e.Service.GenerateRandom(ctx, q.Call, &kms.GenerateRandomRequest{Namespace: q.Namespace, Size: size})
 	if err != nil {
 		return nil, err
 	}

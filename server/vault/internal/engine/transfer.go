@@ -24,7 +24,7 @@ func transferRoutes() []Route {
 }
 
 func (e *Engine) wrappingKey(ctx context.Context, q *Query) (*wire.Answer, error) {
-	key, err := e.service.TransitWrappingKey(ctx, q.Call, q.Namespace)
+	key, err := e.Service.TransitWrappingKey(ctx, q.Call, q.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (e *Engine) importKey(ctx context.Context, q *Query) (*wire.Answer, error) 
 	case request.AutoRotate > 0 && !request.AllowRotation:
 		return nil, wire.Invalid("auto_rotate_period", "allow_rotation must be set to true if auto_rotate_period is")
 	}
-	if _, err := e.service.ImportTransitKey(ctx, q.Call, request); err != nil {
+	if _, err := e.Service.ImportTransitKey(ctx, q.Call, request); err != nil {
 		return nil, err
 	}
 	return &wire.Answer{}, nil
@@ -79,7 +79,7 @@ func (e *Engine) importVersion(ctx context.Context, q *Query) (*wire.Answer, err
 		return nil, err
 	}
 	request.Version = true
-	if _, err := e.service.ImportTransitKey(ctx, q.Call, request); err != nil {
+	if _, err := e.Service.ImportTransitKey(ctx, q.Call, request); err != nil {
 		return nil, encrypt.worded(err)
 	}
 	return &wire.Answer{}, nil
@@ -106,7 +106,7 @@ func (e *Engine) exportKey(ctx context.Context, q *Query) (*wire.Answer, error) 
 		}
 		export.Version = uint32(number)
 	}
-	exported, err := e.service.ExportTransitKey(ctx, q.Call, export)
+	exported, err := e.Service.ExportTransitKey(ctx, q.Call, export)
 	if err != nil {
 		if reason(err) == versionNotFound {
 			return nil, wire.Invalid("version", "version does not exist or cannot be found")
@@ -121,7 +121,7 @@ func (e *Engine) exportKey(ctx context.Context, q *Query) (*wire.Answer, error) 
 }
 
 func (e *Engine) backupKey(ctx context.Context, q *Query) (*wire.Answer, error) {
-	backup, err := e.service.BackupTransitKey(ctx, q.Call, kms.BackupTransitRequest{Namespace: q.Namespace, Key: q.key()})
+	backup, err := e.Service.BackupTransitKey(ctx, q.Call, kms.BackupTransitRequest{Namespace: q.Namespace, Key: q.key()})
 	if err != nil {
 		return nil, encrypt.worded(err)
 	}
@@ -142,7 +142,7 @@ func (e *Engine) restoreKey(ctx context.Context, q *Query) (*wire.Answer, error)
 	case force:
 		return nil, wire.Invalid("force", "is refused: it would replace a key whose ciphertexts nothing could open then; delete the key first, or restore under another name")
 	}
-	_, err := e.service.RestoreTransitKey(ctx, q.Call, kms.RestoreTransitRequest{Namespace: q.Namespace, Key: name, Backup: backup})
+	_, err := e.Service.RestoreTransitKey(ctx, q.Call, kms.RestoreTransitRequest{Namespace: q.Namespace, Key: name, Backup: backup})
 	if err != nil {
 		return nil, err
 	}

@@ -115,9 +115,9 @@ func (e *Engine) perform(ctx context.Context, q *Query, operations []kms.Operati
 	case len(operations) == 0:
 		return nil, nil
 	case q.Request.Batch:
-		return e.service.Batch(ctx, q.Call, operations)
+		return e.Service.Batch(ctx, q.Call, operations)
 	}
-	return e.service.Record([]kms.Performed{e.service.Perform(ctx, q.Call, operations[0])}), nil
+	return e.Service.Record([]kms.Performed{e.Service.Perform(ctx, q.Call, operations[0])}), nil
 }
 
 func allMissing(results []kms.Result) bool {
