@@ -213,7 +213,9 @@ func (b *bench) vault(w load.Work, mode rig.Mode, noop bool) maker {
 // side finds the no-op server, or starts the server under test if it does not run
 // the way that is asked for.
 func (b *bench) side(ctx context.Context, mode rig.Mode, noop bool, addr func(*rig.Server) string, noopAddr func(plaintext bool) string) (side, error) {
-	t := load.Target{Plaintext: mode.Plaintext, CAFile: b.rig.CAFile()}
+	// The same call goes to both, token and all: what a client spends on sending it, and a
+	// transport on carrying it, is not the server's doing.
+	t := load.Target{Plaintext: mode.Plaintext, CAFile: b.rig.CAFile(), Token: b.rig.Token()}
 	if noop {
 		t.Addr = noopAddr(mode.Plaintext)
 		return side{t, b.floor.PID}, nil
@@ -222,7 +224,7 @@ func (b *bench) side(ctx context.Context, mode rig.Mode, noop bool, addr func(*r
 	if err != nil {
 		return side{}, err
 	}
-	t.Addr, t.Token = addr(s), b.rig.Token()
+	t.Addr = addr(s)
 	return side{t, s.PID}, nil
 }
 
