@@ -5,13 +5,15 @@ import (
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/keywright/keywright/kms"
+	"github.com/keywright/keywright/server/internal/flatproto"
 )
 
-// codec is gRPC's own, except that what cannot be read into a message is handed
-// to the method instead of being answered by grpc-go, which calls a client's
-// broken message an internal error.
+// codec is gRPC's own, except that hot messages are read and written by hand, and that
+// what cannot be read into a message is handed to the method instead of being answered
+// by grpc-go, which calls a client's broken message an internal error.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name)} }
@@ -28,8 +30,33 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ours {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	r.fault = c.CodecV2.Unmarshal(data, r.message)
+	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer whole.Free()
+	if !flatproto.Unmarshal(whole.ReadOnlyData(), r.message) {
+		r.fault = proto.Unmarshal(whole.ReadOnlyData(), r.message.(proto.Message))
+	}
 	return nil
+}
+
+// Marshal implements encoding.CodecV2.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	size, ok := flatproto.Size(v)
+	if !ok {
+		return c.CodecV2.Marshal(v)
+	}
+	if mem.IsBelowBufferPoolingThreshold(size) {
+		text, err := flatproto.Append(make([]byte, 0, size), v)
+		return mem.BufferSlice{mem.SliceBuffer(text)}, err
+	}
+	pool := mem.DefaultBufferPool()
+	buffer := pool.Get(size)
+	text, err := flatproto.Append((*buffer)[:0], v)
+	if err != nil {
+		pool.Put(buffer)
+		return nil, err
+	}
+	*buffer = text
+	return mem.BufferSlice{mem.NewBuffer(buffer, pool)}, nil
 }
 
 // Receive reads the next message by read into message. A message over the size
