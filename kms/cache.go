@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unique"
 
 	"github.com/keywright/keywright/keyring"
 	"github.com/keywright/keywright/keyring/transit"
@@ -214,10 +215,15 @@ func newKey(ns *namespace, record stored[keyRecord]) (*key, error) {
 	if !ok || !framed || r.Protection != Software && r.Protection != HSMLevel {
 		return nil, precondition("UNKNOWN_KEY_KIND", "key %s was made by a newer release (%s, %s, %s); use that release", r.Name, r.Algorithm, r.Framing, r.Protection)
 	}
+	r.Namespace, r.Algorithm, r.Purpose = ns.Name, algorithm.Name(), one(r.Purpose)
+	r.Protection, r.State, r.Framing = one(r.Protection), one(r.State), one(r.Framing)
 	return &key{keyRecord: r, ns: ns, revision: record.revision, algorithm: algorithm, settings: settings,
 		resource: policy.Resource{Namespace: ns.Name, Key: r.Name, Labels: r.Labels, Purpose: string(r.Purpose),
 			Algorithm: r.Algorithm, Protection: string(r.Protection), Exportable: r.Exportable, Revision: uint64(record.revision)}}, nil
 }
+
+// one returns a text of which there are few with the memory of the others that are the same.
+func one[T ~string](text T) T { return T(unique.Make(string(text)).Value()) }
 
 // primaryOf returns the key's primary version, loaded on first use.
 func (s *Service) primaryOf(ctx context.Context, k *key) (*version, error) {

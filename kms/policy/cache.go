@@ -16,11 +16,12 @@ const cacheSlots = 1 << 14
 type cache struct {
 	seed  maphash.Seed
 	slots []atomic.Pointer[remembered]
+	kept  atomic.Pointer[Caller] // of the last decision: most are about few callers, which need one copy
 }
 
 // remembered is one decision with everything that it depended on.
 type remembered struct {
-	caller    Caller
+	caller    *Caller // a copy; it never changes
 	action    Action
 	namespace string
 	key       string
@@ -57,7 +58,7 @@ func (c *cache) put(r *Request, attributes bool, d Decision) {
 		return
 	}
 	entry := &remembered{
-		caller:    *r.Caller.clone(),
+		caller:    c.keep(r.Caller),
 		action:    r.Action,
 		namespace: r.Resource.Namespace,
 		key:       r.Resource.Key,
@@ -74,6 +75,16 @@ func (c *cache) put(r *Request, attributes bool, d Decision) {
 		slot = second
 	}
 	slot.Store(entry)
+}
+
+// keep returns a copy of a caller.
+func (c *cache) keep(caller *Caller) *Caller {
+	if kept := c.kept.Load(); kept != nil && kept.sameClaims(caller) {
+		return kept
+	}
+	kept := caller.clone()
+	c.kept.Store(kept)
+	return kept
 }
 
 // places returns the two slots in which the request's decision may stand.
