@@ -195,9 +195,13 @@ func (l *Log) put(lines []byte) error {
 			return err
 		}
 	}
-	_, err := l.file.Write(lines)
-	l.torn = err != nil && l.file.Truncate(last.size) != nil
-	return err
+	_, err := l.file.WriteAt(lines, last.size)
+	if l.torn = err != nil && l.file.Truncate(last.size) != nil; err != nil {
+		l.room = 0
+		return err
+	}
+	l.askForRoom(last.size + int64(len(lines)))
+	return nil
 }
 
 // publish makes the lines just written visible.

@@ -146,6 +146,8 @@ type Log struct {
 
 	writing sync.Mutex // the turn to write; before syncing where both are held
 	out     []byte     // a byte of room, and the lines of the batch being written
+	room    int64      // where the zeros behind the lines of the last segment end; see makeRoom
+	cramped bool       // there can be no more of them
 	torn    bool       // a failed write may have left bytes behind the last line
 	reserve *reserve
 
@@ -160,6 +162,7 @@ type Log struct {
 
 	inflight sync.WaitGroup // calls of Append; added to under mu
 	dirty    chan struct{}  // holds a token when a line awaits its fdatasync
+	roomless chan struct{}  // holds a token when there should be more room
 	failing  chan struct{}  // holds a token when a fault began
 	stop     chan struct{}  // closed by Close
 	kept     chan struct{}  // closed when the log's goroutine has ended
@@ -200,6 +203,7 @@ func newLog(dir string, o Options, lock *os.File) *Log {
 		batches:   sync.Pool{New: func() any { return new(batch) }},
 		reserve:   &reserve{dir: dir, bytes: o.ReserveBytes},
 		dirty:     make(chan struct{}, 1),
+		roomless:  make(chan struct{}, 1),
 		failing:   make(chan struct{}, 1),
 		stop:      make(chan struct{}),
 		kept:      make(chan struct{}),
@@ -331,6 +335,7 @@ func (l *Log) Close() error {
 	l.inflight.Wait()
 	close(l.stop)
 	<-l.kept
+	_, _ = l.trim() // else the next Open does it
 	return errors.Join(l.syncTo(l.next.Load()), l.release())
 }
 

@@ -77,7 +77,7 @@ func (l *Log) loadLines() (err error) {
 	if err := l.regrow(last.first); err != nil {
 		return err
 	}
-	if l.file, err = os.OpenFile(l.path(last.name()), os.O_RDWR|os.O_APPEND, 0); err != nil {
+	if l.file, err = os.OpenFile(l.path(last.name()), os.O_RDWR, 0); err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
 	l.startIndex(*last)
@@ -200,7 +200,13 @@ func isUncleanEnd(file *os.File, from, to int64) (bool, error) {
 // cut removes the unclean end of the last segment.
 func (l *Log) cut(last *segment, sound int64) error {
 	if sound < last.size {
-		l.recovered = Recovered{File: l.file.Name(), Bytes: last.size - sound}
+		unclean, err := l.unclean(sound, last.size)
+		if err != nil {
+			return fmt.Errorf("audit log: %w", err)
+		}
+		if unclean > 0 {
+			l.recovered = Recovered{File: l.file.Name(), Bytes: unclean}
+		}
 		if err := l.file.Truncate(sound); err != nil {
 			return fmt.Errorf("audit log: %w", err)
 		}
@@ -213,7 +219,11 @@ func (l *Log) cut(last *segment, sound int64) error {
 func (l *Log) roll() error {
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
-	if l.synced.Load() < l.next.Load() {
+	trimmed, err := l.trim()
+	if err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	if trimmed || l.synced.Load() < l.next.Load() {
 		if err := l.syncWritten(); err != nil {
 			return err
 		}
@@ -236,7 +246,7 @@ func (l *Log) roll() error {
 // create makes the segment for the next line, with its name on disk.
 func (l *Log) create() error {
 	s := segment{first: l.next.Load()}
-	file, err := os.OpenFile(l.path(s.name()), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(l.path(s.name()), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
@@ -244,6 +254,7 @@ func (l *Log) create() error {
 		return errors.Join(err, file.Close(), os.Remove(file.Name()))
 	}
 	l.startIndex(s)
+	l.room, l.cramped = 0, false
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.file = file

@@ -109,6 +109,8 @@ func (l *Log) keep() {
 			due, last = nil, time.Now()
 			_ = l.syncTo(l.next.Load()) // recorded as a fault
 			l.syncTreeAhead()
+		case <-l.roomless:
+			l.makeRoom()
 		case <-l.failing: // go round to arm retry
 		case <-retry:
 			retry = nil
