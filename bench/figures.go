@@ -21,7 +21,7 @@ import (
 // Many short rounds tell more than few long ones: what else the machine does then
 // falls on a floor and its subject alike, or is left out by the median.
 const (
-	defaultRounds   = 10
+	defaultRounds   = 7
 	defaultDuration = 500 * time.Millisecond
 	defaultEntries  = 10_000_000
 	defaultGrowth   = 10_000
