@@ -30,10 +30,10 @@ const (
 	bodyTimeout      = 60 * time.Second
 	idleTimeout      = 2 * time.Minute
 	maxHeaderBytes   = 32 << 10
-	maxStreams       = 1 << 16   // of a connection; the gate bounds what runs
-	streamWindow     = 256 << 10 // bytes a client may send ahead on a call; grpc-go adds what a longer message needs
-	connectionWindow = 1 << 20   // bytes that a client may send ahead on all its calls
-	streamWorkers    = 64        // a call that finds none free gets a goroutine of its own
+	maxStreams       = 1 << 16 // of a connection; the gate bounds what runs
+	streamWindow     = 1 << 20 // bytes a client may send ahead on a call; grpc-go adds what a longer message needs
+	connectionWindow = 4 << 20 // bytes that a client may send ahead on all its calls
+	streamWorkers    = 64      // a call that finds none free gets a goroutine of its own
 )
 
 // Server is the set of listeners and what they serve.
