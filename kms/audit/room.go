@@ -41,17 +41,14 @@ func (l *Log) makeRoom() {
 }
 
 // trim takes the room away, in the turn to write or when nobody writes any more. It
-// reports whether there was any.
+// reports whether there was any; it does so again until there is another segment, since
+// the sync that makes it last may fail.
 func (l *Log) trim() (trimmed bool, err error) {
 	size := l.last().size
 	if l.room <= size {
 		return false, nil
 	}
-	if err := l.file.Truncate(size); err != nil {
-		return false, err
-	}
-	l.room = 0
-	return true, nil
+	return true, l.file.Truncate(size)
 }
 
 // unclean returns how many bytes behind the lines are the remains of a crash: all but
