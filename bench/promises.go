@@ -13,10 +13,11 @@ import (
 
 // Where the benchmarks of the promised figures live.
 const (
-	policyPackage   = "kms/policy"
-	identityPackage = "server/internal/identity"
-	auditPackage    = "kms/audit"
-	verifyPackage   = "kms/audit/verify"
+	policyPackage    = "kms/policy"
+	identityPackage  = "server/internal/identity"
+	flatprotoPackage = "server/internal/flatproto"
+	auditPackage     = "kms/audit"
+	verifyPackage    = "kms/audit/verify"
 )
 
 const (

@@ -14,7 +14,8 @@ var zeros [roomStep]byte
 
 // askForRoom asks for more room if there is too little behind size, in the turn to write.
 func (l *Log) askForRoom(size int64) {
-	if l.options.Durability == ModeFsync && !l.cramped && l.room-size <= roomBytes-roomStep {
+	little := l.room-size <= roomBytes-roomStep && l.room < l.options.SegmentBytes
+	if l.options.Durability == ModeFsync && little && !l.cramped {
 		wake(l.roomless)
 	}
 }
